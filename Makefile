@@ -1,0 +1,38 @@
+# Everything runs in .venv, which `make` creates. Options:  make lab PYTHON=python3.12  PORT=9000
+# A smaller, CPU-only torch on Linux:  make lab PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+PORT ?= 8888
+PIP_FLAGS ?=
+BIN := .venv/bin
+NBVAL := $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider
+
+.PHONY: help lab test test-library test-notebooks notebooks bench
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "compresslab needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+lab: .venv/.ready  ## set up, then open JupyterLab on the first chapter
+	$(BIN)/jupyter lab --port=$(PORT) $(LAB_FLAGS) notebooks/00_start_here.ipynb
+
+test: test-library test-notebooks  ## set up, then test the library and every chapter, solved and untouched
+
+test-library: .venv/.ready
+	$(BIN)/python -m pytest
+
+test-notebooks: .venv/.ready
+	COMPRESSLAB_STRICT=1 COMPRESSLAB_STATIC=1 COMPRESSLAB_HOME=$$(mktemp -d) $(NBVAL) solutions
+	COMPRESSLAB_QUICK=1 COMPRESSLAB_STATIC=1 COMPRESSLAB_HOME=$$(mktemp -d) $(NBVAL) notebooks
+
+notebooks: .venv/.ready  ## rebuild notebooks/ and the executed solutions from solutions/*.py
+	$(BIN)/python -m compresslab build
+
+bench: .venv/.ready  ## measure speed against peers, side by side
+	$(BIN)/python -m benchmarks

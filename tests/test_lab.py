@@ -1,0 +1,71 @@
+"""`make lab` as a learner meets it: the server answers, and the first chapter is drawn in a real browser."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOKEN = "test-token"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / ".venv" / ".ready").exists() or shutil.which("make") is None,
+    reason="needs make and the .venv that `make` creates",
+)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    port, log = free_port(), tmp_path_factory.mktemp("lab") / "log"
+    flags = f"--no-browser --allow-root --IdentityProvider.token={TOKEN} --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"
+    with log.open("w") as out:
+        server = subprocess.Popen(["make", "lab", f"PORT={port}", f"LAB_FLAGS={flags}"], cwd=ROOT, stdout=out,
+                                  stderr=subprocess.STDOUT, start_new_session=True,
+                                  env=os.environ | {"JUPYTER_CONFIG_DIR": str(log.parent / "config")})
+    url = f"http://127.0.0.1:{port}/lab/tree/00_start_here.ipynb?token={TOKEN}"
+    try:
+        for _ in range(120):
+            try:
+                with urllib.request.urlopen(url, timeout=10) as answer:
+                    yield url, answer.status
+                    break
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.5)
+        else:
+            pytest.fail(f"JupyterLab did not answer within 60 s:\n{log.read_text()}")
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+
+
+def test_server_answers(lab):
+    assert lab[1] == 200
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_first_chapter_is_drawn(lab, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.goto(lab[0])
+        heading = page.locator(".jp-Notebook h1").first
+        heading.wait_for(timeout=60_000)
+        assert "Start here" in heading.inner_text()
+        page.screenshot(path=tmp_path / "lab.png")
+        browser.close()

@@ -1,0 +1,93 @@
+"""The set-up holds together: one set of versions, an importable torchvision, and imports that point one way."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NEEDED = {r.name: r.specifier for r in map(Requirement, PROJECT["dependencies"])}
+DEV = {r.name: r.specifier for r in map(Requirement, PROJECT["optional-dependencies"]["dev"])}
+PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+
+
+def test_every_requirement_is_pinned_inside_its_range():
+    for name, allowed in (NEEDED | DEV).items():
+        assert name in PINS, f"{name} has no pin in constraints.txt"
+        assert Version(PINS[name]) in allowed, f"{name}=={PINS[name]} is outside {allowed}"
+
+
+def test_environment_yml_names_the_same_ranges():
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    listed = {r.name: r.specifier for r in map(Requirement, (e for e in entries if isinstance(e, str) and e != "pip"))}
+    assert str(listed.pop("python")) == PROJECT["requires-python"]
+    listed["torch"] = listed.pop("pytorch")
+    assert listed == NEEDED
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_torchvision_imports_after_compresslab():
+    code = "import compresslab, torchvision; print(len(torchvision.models.list_models()) > 50)"
+    assert run_python(code) == "True"
+
+
+@pytest.mark.parametrize("loads, declared", [("True", "False"), ("False", "True")])
+def test_guard_declares_operators_only_where_the_compiled_ones_do_not_load(loads, declared):
+    code = f"""
+import importlib.util, sys, types, torch
+package = types.ModuleType("compresslab"); package.__path__ = ["compresslab"]; sys.modules["compresslab"] = package
+from compresslab import _torchvision_guard as guard
+guard._compiled_operators_load = lambda: {loads}
+print(guard.make_torchvision_importable(), guard.make_torchvision_importable(), hasattr(torch.ops.torchvision, "nms"))
+"""
+    assert run_python(code) == f"{declared} False {declared}"
+
+
+FAMILIES = {"pruning", "quantization", "compact", "distillation", "lowrank", "sharing", "hybrid", "sequence",
+            "classical", "deploy", "compare"}
+MAY_IMPORT_FAMILIES = {"hybrid", "sequence", "deploy", "compare", "course"}
+
+
+def imported_packages(path: Path) -> set[str]:
+    """The second part of every ``compresslab.x`` that a file imports, wherever the import stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            package = ("compresslab", *path.relative_to(ROOT / "compresslab").parent.parts)
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *filter(None, [node.module])))
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name and name.startswith("compresslab.")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "compresslab").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    package = path.relative_to(ROOT / "compresslab").parts[0].removesuffix(".py")
+    used = imported_packages(path) - {package}
+    if package in ("course", "__main__"):
+        return
+    assert "course" not in used, "the library never imports the course"
+    if package not in MAY_IMPORT_FAMILIES:
+        assert not used & FAMILIES, f"{package} may not import {used & FAMILIES}"
+
+
+def test_nothing_in_the_library_loads_pickles():
+    pattern = re.compile(r"(?<!safetensors\.)torch\.load\(|pickle\.loads?\(|joblib\.load\(|\beval\(|\bexec\(")
+    for path in (ROOT / "compresslab").rglob("*.py"):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert not pattern.search(line.replace(".eval()", "")), f"{path.name}:{number}: {line.strip()}"
