@@ -1,0 +1,144 @@
+"""What flows into the layers of a network: inputs, their second moments, their norms.
+
+Data-aware methods (Wanda, SparseGPT, ThiNet, GPTQ, whitened SVD) need these, and all of them write a layer as
+``Y = W X`` with one input vector per column of ``X``. A convolution is brought to that form by unfolding: each
+output position contributes the patch it sees.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Batches = Iterable[Tensor | tuple[Tensor, Tensor]]
+
+
+def input_rows(layer: nn.Module, x: Tensor, *, name: str = "") -> Tensor:
+    """Bring one batch of inputs of a layer to rows, so that ``rows @ weight.flatten(1).T`` is its output.
+
+    Args:
+        layer: ``nn.Linear`` or an ungrouped ``nn.Conv1d`` / ``nn.Conv2d``.
+        x: (..., in_features) for a linear layer, (N, C, L) or (N, C, H, W) for a convolution.
+
+    Returns:
+        (rows, in_features), or (N * positions, in_channels * kernel size).
+
+    Raises:
+        TypeError: another layer type.
+        ValueError: a grouped convolution, whose outputs do not share one input matrix.
+    """
+    if isinstance(layer, nn.Linear):
+        return x.reshape(-1, layer.in_features)
+    if not isinstance(layer, (nn.Conv1d, nn.Conv2d)):
+        raise TypeError(f"inputs are collected for Linear, Conv1d and Conv2d, got {type(layer).__name__} in layer '{name}'")
+    if layer.groups != 1:
+        raise ValueError(f"inputs of a grouped convolution form no single matrix, got groups={layer.groups} in layer '{name}'")
+    if layer._reversed_padding_repeated_twice and any(layer._reversed_padding_repeated_twice):
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        x = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+    if isinstance(layer, nn.Conv1d):
+        x = x.unsqueeze(2)
+    lift = (1,) * (2 - len(layer.kernel_size))  # a 1-d convolution is a 2-d one of height 1
+    patches = F.unfold(x, lift + layer.kernel_size, dilation=lift + layer.dilation, stride=lift + layer.stride)
+    return patches.transpose(1, 2).reshape(-1, patches.shape[1])
+
+
+@torch.no_grad()
+def _run(model: nn.Module, layers: Iterable[str], batches: Batches, see: Callable[[str, Tensor], None]) -> None:
+    """Run the model in eval mode over the batches and hand ``see`` the input rows of every named layer."""
+    names = list(layers)
+    known = dict(model.named_modules())
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ValueError(f"the model has no layer '{missing[0]}'")
+    hooks = [
+        known[name].register_forward_pre_hook(
+            lambda layer, args, name=name: see(name, input_rows(layer, args[0].detach(), name=name))
+        )
+        for name in names
+    ]
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    ran = False
+    try:
+        for batch in batches:
+            model(batch if isinstance(batch, Tensor) else batch[0])
+            ran = True
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes.items():
+            module.training = training
+    if not ran:
+        raise ValueError("no calibration data: batches is empty")
+
+
+def collect_inputs(
+    model: nn.Module, layers: Iterable[str], batches: Batches, *, max_rows: int | None = None, seed: int = 0
+) -> dict[str, Tensor]:
+    """Collect the inputs of named layers as rows, in eval mode; the model is left as it was.
+
+    Args:
+        model: the network.
+        layers: names as in ``model.named_modules()``.
+        batches: input tensors (N, ...), or pairs whose first item is one.
+        max_rows: keep at most this many rows of each layer and batch, drawn without replacement.
+        seed: of that draw.
+
+    Returns:
+        name -> (rows, in_features); for a convolution (rows, in_channels * kernel size).
+
+    Raises:
+        TypeError: a named layer is no Linear, Conv1d or Conv2d.
+        ValueError: an unknown name, a grouped convolution, or no batch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    seen: dict[str, list[Tensor]] = {}
+
+    def keep(name: str, rows: Tensor) -> None:
+        if max_rows is not None and len(rows) > max_rows:
+            rows = rows[torch.randperm(len(rows), generator=generator)[:max_rows]]
+        seen.setdefault(name, []).append(rows.clone())
+
+    _run(model, layers, batches, keep)
+    return {name: torch.cat(parts) for name, parts in seen.items()}
+
+
+def input_moments(model: nn.Module, layers: Iterable[str], batches: Batches) -> dict[str, Tensor]:
+    r"""Second moments of the inputs of named layers, :math:`H = XX^\top`, without keeping the inputs.
+
+    This ``H`` is the Hessian of the layer-wise error :math:`\tfrac12\|WX - \hat WX\|_F^2` in each row of the weight.
+
+    Returns:
+        name -> (in, in) float64, a sum over all rows (not a mean).
+
+    Raises:
+        TypeError, ValueError: as :func:`collect_inputs`.
+    """
+    moments: dict[str, Tensor] = {}
+
+    def add(name: str, rows: Tensor) -> None:
+        rows = rows.double()
+        moments[name] = moments.get(name, 0) + rows.T @ rows
+
+    _run(model, layers, batches, add)
+    return moments
+
+
+def input_norms(model: nn.Module, layers: Iterable[str], batches: Batches) -> dict[str, Tensor]:
+    r"""Euclidean norm of every input feature over the data, :math:`\|X_j\|_2`: the square root of the diagonal of H.
+
+    Returns:
+        name -> (in,) float64.
+
+    Raises:
+        TypeError, ValueError: as :func:`collect_inputs`.
+    """
+    squares: dict[str, Tensor] = {}
+
+    def add(name: str, rows: Tensor) -> None:
+        squares[name] = squares.get(name, 0) + rows.double().square().sum(0)
+
+    _run(model, layers, batches, add)
+    return {name: total.sqrt() for name, total in squares.items()}
