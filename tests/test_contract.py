@@ -1,0 +1,236 @@
+"""What every recipe of every family must hold, whatever it does inside.
+
+A recipe maps a model to a new model. Each one, on each small network it applies to, is put through the same questions:
+is the input left alone, is the result the same twice, does it survive a deep copy and a file read by another process, does
+the file hold exactly the bits that were counted, do an independent size formula and the simulated network agree.
+"""
+
+import copy
+import json
+import math
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from contract_models import MODELS, build
+from torch import nn
+
+import compresslab.pruning as P
+from compresslab.core import (
+    CodebookCode, DenseCode, GapSparseCode, SparseCode, UniformCode, WeightCode, bake, decompress, encode,
+    gap_codebook, save, sparse_codebook, storage_bits, storage_report,
+)  # fmt: skip
+from compresslab.core.store import header_bytes, payload_bits
+
+
+def pruned_then(make_code, sparsity=0.7):
+    """A code for a weight that is first pruned by magnitude."""
+    return lambda weight: make_code(weight * P.magnitude_mask(weight, sparsity))
+
+
+CODES = {
+    "float16": partial(DenseCode.from_dense, dtype=torch.float16),
+    "uniform, one scale": partial(UniformCode.from_dense, bits=4),
+    "uniform, per channel": partial(UniformCode.from_dense, bits=8, axis=0),
+    "uniform, 3 bits, last axis": partial(UniformCode.from_dense, bits=3, axis=-1),
+    "codebook": partial(CodebookCode.from_dense, bits=3),
+    "sparse": pruned_then(SparseCode.from_dense),
+    "gap sparse": pruned_then(GapSparseCode.from_dense),
+    "gap sparse, 2 bits": pruned_then(partial(GapSparseCode.from_dense, index_bits=2), 0.95),
+    "sparse codebook": pruned_then(sparse_codebook(bits=4)),
+    "deep compression": pruned_then(gap_codebook(bits=3)),
+    "all zero": lambda weight: GapSparseCode.from_dense(torch.zeros_like(weight)),
+    "2:4": lambda weight: P.NMCode.from_dense(weight * P.nm_mask(weight)),
+    "2:4 in 4 bits": lambda weight: P.NMCode.from_dense(weight * P.nm_mask(weight), values=UniformCode.from_dense),
+    "blocks": lambda weight: P.BlockCode.from_dense(weight * P.block_mask(weight, (2, 3), 0.5), (2, 3)),
+}
+WEIGHTED = ("mlp", "convolutional", "conv1d", "shared")
+GRAPHS = ("mlp", "convolutional")
+
+RECIPES = {f"encode: {name}": (tuple(MODELS), partial(encode, make_code=code)) for name, code in CODES.items()}
+RECIPES |= {
+    "magnitude, by layer": (WEIGHTED, partial(P.prune_magnitude, sparsity=0.6)),
+    "magnitude, globally": (WEIGHTED, partial(P.prune_magnitude, sparsity=0.6, scope="global")),
+    "magnitude, nothing": (WEIGHTED, partial(P.prune_magnitude, sparsity=0.0)),
+    "magnitude, everything": (WEIGHTED, partial(P.prune_magnitude, sparsity=1.0)),
+    "random masks": (WEIGHTED, lambda model: P.random_masks(model, like=P.prune_magnitude(model, 0.5), seed=3)),
+    "2:4 mask": (WEIGHTED, P.prune_nm),
+    "block mask": (WEIGHTED, partial(P.prune_blocks, sparsity=0.5, block=(2, 2))),
+    "channels, half": (GRAPHS, "channels"),
+    "channels, then deep compression": (GRAPHS, "channels, coded"),
+}
+CASES = [(recipe, model) for recipe, (models, _) in RECIPES.items() for model in models]
+
+
+def apply(recipe: str, model: nn.Module, x: torch.Tensor) -> nn.Module:
+    step = RECIPES[recipe][1]
+    if isinstance(step, str):
+        small = P.prune_channels(model, x, 0.5)
+        return encode(small, pruned_then(gap_codebook(bits=3))) if "coded" in step else small
+    return step(model)
+
+
+def same_state(a: nn.Module, b: nn.Module) -> bool:
+    one, two = a.state_dict(), b.state_dict()
+    return list(one) == list(two) and all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Every recipe, applied once: (recipe, model name) -> (model before, a copy of it, input, result)."""
+    out = {}
+    for recipe, name in CASES:
+        model, x = build(name)
+        before = copy.deepcopy(model)
+        out[recipe, name] = (model, before, x, apply(recipe, model, x).eval())
+    return out
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+def test_recipe(case, results):
+    model, before, x, result = results[case]
+    with torch.no_grad():
+        y = result(x)
+    assert same_state(model, before), "the input was changed"
+    assert y.shape == model(x).shape and torch.isfinite(y).all()
+    assert same_state(result, apply(case[0], model, x)), "the same seed gives another result"
+    with torch.no_grad():
+        twin = copy.deepcopy(result)
+        assert torch.equal(twin(x), y) and storage_bits(twin) == storage_bits(result)
+        torch.testing.assert_close(decompress(result)(x), y)
+    assert sum(storage_report(result).by_role.values()) == storage_bits(result)
+
+
+def test_files_hold_the_counted_bits_and_another_process_reads_the_same_networks(results, tmp_path):
+    jobs = []
+    for number, ((recipe, name), (_, _, x, result)) in enumerate(results.items()):
+        for entropy in (False, True):
+            path = tmp_path / f"{number}-{entropy}.safetensors"
+            written = save(result, path, entropy=entropy)
+            assert written == path.stat().st_size, (recipe, name)
+            if not entropy:
+                assert payload_bits(path) == storage_bits(result), (recipe, name)
+                assert written == storage_bits(result) // 8 + header_bytes(path), (recipe, name)
+            with torch.no_grad():
+                jobs.append({"path": str(path), "model": name, "label": f"{recipe}, {name}, {entropy}", "bits": storage_bits(result)})
+                torch.save(result(x), str(path) + ".out")
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    script = """
+import json, sys, torch
+from contract_models import build
+from compresslab.core import load, storage_bits
+wrong = []
+for job in json.load(open(sys.argv[1])):
+    skeleton, x = build(job["model"], seed=0)
+    for p in skeleton.parameters():
+        p.data.fill_(float("nan"))
+    model = load(job["path"], skeleton)
+    with torch.no_grad():
+        same = torch.equal(model(x), torch.load(job["path"] + ".out", weights_only=True))
+    if not same or storage_bits(model) != job["bits"]:
+        wrong.append(job["label"])
+print(json.dumps(wrong))
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "jobs.json"], capture_output=True, text=True,
+                          cwd=Path(__file__).parent, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
+
+
+def packed(entries: int, bits: int) -> int:
+    """Bits of a packed array: whole bytes."""
+    return 8 * math.ceil(entries * bits / 8)
+
+
+def gap_entries(weight: torch.Tensor, index_bits: int) -> int:
+    """How many gaps the positions of a weight's nonzeros take, counted one zero at a time."""
+    skip, entries, run = 2**index_bits - 1, 0, 0
+    for value in weight.flatten().tolist():
+        if value == 0:
+            run += 1
+            continue
+        entries += run // skip + 1
+        run = 0
+    return entries
+
+
+def expected_bits(code: WeightCode, weight: torch.Tensor) -> int:
+    """The size of a code by the formula of its paper, from the decoded weight and the settings alone."""
+    n, nnz = weight.numel(), int((weight != 0).sum())
+    match type(code).__name__:
+        case "DenseCode":
+            return code.value.element_size() * 8 * n
+        case "UniformCode":
+            return packed(n, code.bits) + 32 * len(code.scale)
+        case "CodebookCode":
+            return packed(n, code.bits) + 32 * min(2**code.bits, n)
+        case "SparseCode":
+            return packed(n, 1) + expected_bits(code.values, torch.ones(nnz))
+        case "GapSparseCode":
+            return packed(gap_entries(weight, code.index_bits), code.index_bits) + expected_bits(code.values, torch.ones(nnz))
+        case "NMCode":
+            groups = weight.shape[0] * math.ceil(n / weight.shape[0] / 4)
+            return packed(2 * groups, 2) + expected_bits(code.values, torch.ones(2 * groups))
+        case "BlockCode":
+            columns = math.ceil(n / weight.shape[0] / 3)
+            blocks = math.ceil(weight.shape[0] / 2) * columns
+            return packed(blocks, 1) + expected_bits(code.values, torch.ones(code.values.numel))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if recipe.startswith("encode")])
+def test_counted_bits_are_those_of_the_formula(recipe, name, results):
+    model, _, _, result = results[recipe, name]
+    codes = {id(m): m for m in result.modules() if isinstance(m, WeightCode)}
+    inner = {id(child) for code in codes.values() for child in code.children()}
+    outer = [code for key, code in codes.items() if key not in inner]
+    other = sum(tensor.nbytes for key, tensor in state_without_codes(result).items())
+    assert storage_bits(result) == sum(expected_bits(code, code.decode()) for code in outer) + 8 * other
+
+
+def state_without_codes(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Biases and normalisation: what no code holds, each storage once."""
+    inside = tuple(name for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, WeightCode))
+    distinct = {t.data_ptr(): (key, t) for key, t in model.state_dict().items()
+                if not any(key.startswith(f"{name}.") for name in inside)}
+    return dict(distinct.values())
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize(
+    "simulate, code",
+    [(partial(P.prune_magnitude, sparsity=0.7), SparseCode.from_dense),
+     (partial(P.prune_magnitude, sparsity=0.7), GapSparseCode.from_dense),
+     (P.prune_nm, P.NMCode.from_dense),
+     (partial(P.prune_blocks, sparsity=0.5, block=(2, 3)), partial(P.BlockCode.from_dense, block=(2, 3)))],
+    ids=["mask", "gaps", "2:4", "blocks"],
+)
+def test_simulated_weights_are_the_encoded_ones_bit_for_bit(simulate, code, name):
+    model, _ = build(name)
+    masked = simulate(model)
+    baked, decoded = bake(masked), decompress(encode(masked, code))
+    for key, weight in baked.state_dict().items():
+        assert torch.equal(weight, decoded.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name, sites", [("tied", ["embedding", "out"]), ("shared", ["block.0", "again.0"])])
+def test_what_was_shared_stays_shared(name, sites):
+    model, _ = build(name)
+    coded = encode(model, UniformCode.from_dense)
+    assert len({id(coded.get_submodule(site).coded) for site in sites}) == 1
+    plain = decompress(coded)
+    assert len({id(plain.get_submodule(site).weight) for site in sites}) == 1
+    assert storage_bits(plain) == storage_bits(model)
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_strength_zero_changes_nothing_and_strength_one_is_all_zero(name):
+    model, x = build(name)
+    with torch.no_grad():
+        assert torch.equal(P.prune_magnitude(model, 0.0)(x), model(x))
+    assert P.sparsity_of(P.prune_magnitude(model, 1.0)) == 1.0
+    if name in GRAPHS:
+        assert same_state(P.prune_channels(model, x, 0.0), model)
