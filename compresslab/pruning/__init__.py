@@ -38,7 +38,15 @@ from compresslab.pruning.masks import (
 )
 from compresslab.pruning.merging import merge_neurons, merge_similar
 from compresslab.pruning.nm import BlockCode, NMCode, block_mask, nm_mask, prune_blocks, prune_nm
-from compresslab.pruning.reconstruction import prune_reconstructed, rescale_channels, select_lasso, select_thinet
+from compresslab.pruning.reconstruction import (
+    contribution_gram,
+    prune_reconstructed,
+    reconstruct_weight,
+    rescale_channels,
+    select_lasso,
+    select_thinet,
+    solve_lasso,
+)
 from compresslab.pruning.schedule import GradualPruning, cubic_sparsity
 from compresslab.pruning.second_order import (
     obd_saliency,
@@ -48,7 +56,7 @@ from compresslab.pruning.second_order import (
     prune_obd,
     prune_obs,
 )
-from compresslab.pruning.slimming import shrink_scales_, slimming_penalty, soft_threshold
+from compresslab.pruning.slimming import absorb_constants, shrink_scales_, slimming_penalty, soft_threshold
 from compresslab.pruning.snip import connection_sensitivity, prune_snip
 from compresslab.pruning.sparsegpt import prune_sparsegpt, sparsegpt_prune
 from compresslab.pruning.surgery import NetworkSurgery, finish_surgery, prepare_surgery, surgery_mask
@@ -121,75 +129,16 @@ __all__ = [
     "slimming_penalty",
     "soft_threshold",
     "shrink_scales_",
-    "select_thinet",
-    "select_lasso",
-    "rescale_channels",
-    "prune_reconstructed",
-    # neurons and layers
-    "merge_similar",
-    "merge_neurons",
-    "residual_blocks",
-    "ablation_importance",
-    "remove_layers",
-    "prune_layers",
-]
-
-# Structured pruning: whole channels, neurons and blocks, removed for good.
-from compresslab.pruning.channel_budget import prune_channels_to_macs, prune_channels_to_parameters
-from compresslab.pruning.channel_choice import choose_channels
-from compresslab.pruning.channels import masked_twin, prune_channels, remove_channels
-from compresslab.pruning.criteria import (
-    bn_scale_importance,
-    geometric_median_importance,
-    norm_importance,
-    random_importance,
-)
-from compresslab.pruning.data_criteria import apoz_importance, taylor_importance
-from compresslab.pruning.graph import ChannelGraph, ChannelGroup, trace_channels
-from compresslab.pruning.layers import ablation_importance, prune_layers, remove_layers, residual_blocks
-from compresslab.pruning.merging import merge_neurons, merge_similar
-from compresslab.pruning.reconstruction import (
-    contribution_gram,
-    prune_reconstructed,
-    reconstruct_weight,
-    rescale_channels,
-    select_lasso,
-    select_thinet,
-    solve_lasso,
-)
-from compresslab.pruning.slimming import absorb_constants, shrink_scales_, slimming_penalty, soft_threshold
-
-__all__ += [
-    # channels: what hangs together, what goes
-    "trace_channels",
-    "ChannelGraph",
-    "ChannelGroup",
-    "choose_channels",
-    "prune_channels",
-    "prune_channels_to_macs",
-    "prune_channels_to_parameters",
-    "remove_channels",
-    "masked_twin",
-    # which channels matter
-    "norm_importance",
-    "geometric_median_importance",
-    "bn_scale_importance",
-    "random_importance",
-    "taylor_importance",
-    "apoz_importance",
-    "slimming_penalty",
-    "soft_threshold",
-    "shrink_scales_",
     "absorb_constants",
     # reconstruction of the next layer
     "contribution_gram",
     "solve_lasso",
-    "select_lasso",
     "select_thinet",
+    "select_lasso",
     "rescale_channels",
     "reconstruct_weight",
     "prune_reconstructed",
-    # neurons and blocks
+    # neurons and layers
     "merge_similar",
     "merge_neurons",
     "residual_blocks",

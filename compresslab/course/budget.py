@@ -1,0 +1,203 @@
+"""The open task of a chapter: a file that keeps a budget, judged where nothing can hide.
+
+The learner's answer is the path of a file written by `compresslab.core.store.save`. A fresh process builds
+the network from its specification (the one in the file, or the task's), fills every weight with NaN, loads
+the file into it, counts every byte of the file and the multiply-accumulates, and measures the accuracy on
+freshly drawn images. Their seed follows from the file's content: the same file gets the same verdict, and no
+notebook can tune on these images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from compresslab.course import progress
+from compresslab.course.trial import Trial, Wrong
+
+Limit = Literal["file", "bytes", "macs", "accuracy"]
+SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a file is. `problem` is set if it could not be loaded; then nothing was measured but its bytes."""
+
+    bytes: int
+    macs: int = 0
+    accuracy: float = 0.0
+    images: int = 0
+    problem: str = ""
+
+
+_known: dict[tuple[str, str], Report] = {}
+
+
+@dataclass(frozen=True)
+class BudgetTask:
+    """A budget: every limit that is not None must be kept.
+
+    Args:
+        dataset: "ink_digits" or "street_digits". input_shape: of one image, (C, H, W).
+        max_bytes: of the whole file, its metadata included. max_macs: per image.
+        min_accuracy: fraction, on `images` fresh images.
+        spec: the network (see `models.from_spec`) of files that do not name one.
+    """
+
+    dataset: str
+    input_shape: tuple[int, ...]
+    max_bytes: int | None = None
+    max_macs: int | None = None
+    min_accuracy: float | None = None
+    spec: dict[str, Any] | None = field(default=None, hash=False)
+    images: int = 2000
+
+    def report(self, path: str | Path) -> Report:
+        """Measure a file in a fresh process; a file that was measured before is not measured again."""
+        content = Path(path).read_bytes()
+        request = {**asdict(self), "path": str(Path(path).resolve()), "seed": hidden_seed(content)}
+        key = (hashlib.sha256(content).hexdigest(), json.dumps(asdict(self), sort_keys=True))
+        if key not in _known:
+            _known[key] = _measure_elsewhere(request, len(content))
+        return _known[key]
+
+    def broken(self, report: Report) -> dict[Limit, str]:
+        """{limit: one sentence} for every limit that the file breaks, the gravest first."""
+        if report.problem:
+            return {"file": report.problem}
+        found: dict[Limit, str] = {}
+        if self.max_bytes is not None and report.bytes > self.max_bytes:
+            found["bytes"] = f"the file takes {report.bytes:,} bytes, {self.max_bytes:,} are allowed"
+        if self.max_macs is not None and report.macs > self.max_macs:
+            found["macs"] = f"the network needs {report.macs:,} MACs per image, {self.max_macs:,} are allowed"
+        if self.min_accuracy is not None and not report.accuracy >= self.min_accuracy:
+            found["accuracy"] = (
+                f"the accuracy is {report.accuracy:.2%} on {report.images:,} fresh images, "
+                f"{self.min_accuracy:.2%} are asked for"
+            )
+        return found
+
+    def verify(self, t: Trial) -> str:
+        """The `verify` of the exercise: t.value is the file's path."""
+        if not isinstance(t.value, str | Path) or not str(t.value):
+            raise Wrong("give the path of the file that `save` wrote")
+        if not Path(t.value).is_file():
+            raise Wrong(f"there is no file {Path(t.value).name!r} at this path")
+        report = self.report(t.value)
+        if broken := self.broken(report):
+            raise Wrong("; ".join(broken.values()))
+        return (
+            f"{report.bytes:,} bytes, {report.macs:,} MACs per image, {report.accuracy:.2%} on "
+            f"{report.images:,} fresh images"
+        )
+
+    def breaks(self, limit: Limit) -> Callable[[Any], bool]:
+        """A `when` for known mistakes: recognises files whose first broken limit is this one."""
+
+        def when(path: Any) -> bool:
+            return next(iter(self.broken(self.report(path))), None) == limit
+
+        return when
+
+
+def hidden_seed(content: bytes) -> int:
+    """The seed of the images on which a file is judged."""
+    return int.from_bytes(hashlib.sha256(b"judged on images nobody has seen" + content).digest()[:4], "big")
+
+
+def submission_path(id: str) -> Path:
+    """Where a learner saves the answer to a budget task; the folder is made."""
+    path = progress.home() / "files" / f"{id.replace('.', '-')}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _measure_elsewhere(request: dict[str, Any], size: int) -> Report:
+    command = [sys.executable, "-m", "compresslab.course.budget"]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(request), capture_output=True, text=True, timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return Report(size, problem=f"judging the file took more than {SECONDS} s")
+    if done.returncode:
+        return Report(
+            size,
+            problem="the file cannot be judged: "
+            + (done.stderr.strip().splitlines() or ["no reason given"])[-1],
+        )
+    return Report(**json.loads(done.stdout.splitlines()[-1]))
+
+
+# -- in the fresh process --------------------------------------------------------------------------------
+
+
+def measure_file(request: dict[str, Any]) -> Report:
+    """Build, fill with NaN, load, count: runs in the fresh process."""
+    from compresslab.core.macs import count_macs
+    from compresslab.core.store import load
+    from compresslab.core.train import accuracy
+    from compresslab.data import fresh_data
+
+    path = Path(request["path"])
+    size = path.stat().st_size
+    try:
+        spec = file_spec(path) or request["spec"]
+        if spec is None:
+            return Report(size, problem="the file does not say which network it holds")
+        model = load(path, nan_skeleton(spec)).eval()
+        if missing := unfilled(model):
+            return Report(size, problem=f"the file does not hold all weights: {missing} is not filled")
+        macs = count_macs(model, request["input_shape"]).total
+    except Exception as error:
+        return Report(size, problem=f"the file cannot be loaded: {error}")
+    data = fresh_data(request["dataset"], request["images"], seed=request["seed"])
+    return Report(size, macs, accuracy(model, data), request["images"])
+
+
+def nan_skeleton(spec: dict[str, Any]) -> Any:
+    """The network with NaN in every weight and running statistic, so that only the file can fill it."""
+    import torch
+
+    from compresslab.models import from_spec
+
+    model = from_spec(spec)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                tensor.fill_(torch.nan)
+    return model
+
+
+def unfilled(model: Any) -> str:
+    """The name of a tensor that still holds NaN, or an empty text."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            return name
+    return ""
+
+
+def file_spec(path: Path) -> dict[str, Any] | None:
+    """The network's specification in the file's metadata, if it has one."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    for text in metadata.values():
+        try:
+            data = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(data, dict) and data.get("spec"):
+            return data["spec"]
+    return None
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(measure_file(json.load(sys.stdin)))))

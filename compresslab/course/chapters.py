@@ -1,0 +1,40 @@
+"""The chapters: a static table of names, imported only when an id asks for one."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from compresslab.course.exercise import Chapter, Exercise, Prediction, Question, chapter_number
+
+CHAPTERS: dict[str, str] = {
+    "00": "compresslab.course.chapter00:CHAPTER",
+    "01": "compresslab.course.chapter01:CHAPTER",
+}
+
+
+def load_chapter(number: str | int) -> Chapter:
+    """The table of one chapter: `load_chapter("01")`, `load_chapter(1)`.
+
+    Raises:
+        ValueError: there is no such chapter; the message lists those that exist.
+    """
+    key = str(number).zfill(2)
+    if key not in CHAPTERS:
+        raise ValueError(f"there is no chapter {number!r}; there are {', '.join(sorted(CHAPTERS))}")
+    module, _, attribute = CHAPTERS[key].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def find_exercise(id: str) -> Exercise:
+    """The exercise with this id, from the chapter that the id names."""
+    return load_chapter(chapter_number(id)).find(id, Exercise)
+
+
+def find_question(id: str) -> Question:
+    """The question with this id."""
+    return load_chapter(chapter_number(id)).find(id, Question)
+
+
+def find_prediction(id: str) -> Prediction:
+    """The prediction with this id."""
+    return load_chapter(chapter_number(id)).find(id, Prediction)

@@ -1,0 +1,132 @@
+"""What the learner did, one JSON line per event, in the learner's own data folder.
+
+Nothing is ever written into the course's checkout. Events are appended by one write each, so two open
+notebooks do not mix their lines; a line that a crash left half-written is skipped, and the next event
+starts on a line of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+_warned = False
+
+
+def home() -> Path:
+    """The learner's folder: `COMPRESSLAB_HOME`, or the user's data folder."""
+    return Path(
+        os.environ.get("COMPRESSLAB_HOME") or platformdirs.user_data_dir("compresslab", appauthor=False)
+    )
+
+
+def record(kind: str, id: str, **data: Any) -> None:
+    """Append one event. Learning goes on if the folder cannot be written; that is said once."""
+    global _warned
+    event = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "kind": kind, "id": id, **data}
+    try:
+        append_line(home() / "progress.jsonl", event)
+    except OSError as error:
+        if not _warned:
+            print(
+                f"Your progress is not being saved: {error.strerror}. Set COMPRESSLAB_HOME to a folder "
+                "that you may write to; the exercises work all the same."
+            )
+        _warned = True
+
+
+def events(kind: str | None = None, id: str | None = None) -> list[dict[str, Any]]:
+    """All events, oldest first; of one kind ("check", "answer", "predict", "reveal", "hint"), of one id."""
+    found = read_lines(home() / "progress.jsonl")
+    return [
+        event
+        for event in found
+        if isinstance(event.get("id"), str)
+        and (kind is None or event.get("kind") == kind)
+        and (id is None or event.get("id") == id)
+    ]
+
+
+def append_line(path: Path, data: dict[str, Any]) -> None:
+    """Append one JSON object as a line of its own, in a single write.
+
+    Raises:
+        OSError: the file or its folder cannot be written.
+        ValueError: `data` is not plain JSON (nan and infinity are not).
+    """
+    line = json.dumps(data, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+        if size:
+            os.lseek(descriptor, size - 1, os.SEEK_SET)
+            if os.read(descriptor, 1) != b"\n":  # a crash cut the last line short
+                line = b"\n" + line
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All whole JSON objects of a JSONL file; a missing file is empty, damaged lines are skipped."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def states() -> dict[str, str]:
+    """{exercise id: state}: passed once is passed; otherwise the latest state."""
+    result: dict[str, str] = {}
+    for event in events("check"):
+        if result.get(event["id"]) != "passed":
+            result[event["id"]] = event.get("state", "to do")
+    return result
+
+
+def summary() -> str:
+    """A table of all chapters: exercises passed, questions right at first try, predictions inside."""
+    from compresslab.course.chapters import CHAPTERS, load_chapter
+    from compresslab.course.predictions import outcomes
+    from compresslab.course.questions import first_answers
+
+    state, first, revealed = states(), first_answers(), outcomes()
+    lines = [f"{'chapter':24}{'exercises':>12}{'points':>10}{'questions*':>12}{'predictions*':>14}"]
+    for number in sorted(CHAPTERS):
+        try:
+            chapter = load_chapter(number)
+        except ModuleNotFoundError:  # a chapter that is not written yet
+            continue
+        passed = [e for e in chapter.exercises if state.get(e.id) == "passed"]
+        points = f"{sum(e.points for e in passed)}/{sum(e.points for e in chapter.exercises)}"
+        right = sum(first.get(q.id) is True for q in chapter.questions)
+        inside = sum(o.inside for o in revealed if o.id in {p.id for p in chapter.predictions})
+        lines.append(
+            f"{chapter.number + ' ' + chapter.title:24}{f'{len(passed)}/{len(chapter.exercises)}':>12}"
+            f"{points:>10}{f'{right}/{len(chapter.questions)}':>12}"
+            f"{f'{inside}/{len(chapter.predictions)}':>14}"
+        )
+    return "\n".join(
+        [*lines, "* questions right at the first answer; predictions whose interval held the number"]
+    )
+
+
+def show() -> None:
+    """Print the table of all chapters (in a notebook: `progress.show()`)."""
+    print(summary())

@@ -1,0 +1,128 @@
+"""Widgets and plots: the static figure shows what the slider would; every family looks different in grey."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from toy_chapter import toy  # noqa: F401
+
+from compresslab.course import plots, widgets
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def compute(value):
+    return [value, 2 * value]
+
+
+def draw(axes, data):
+    axes.plot(data)
+    axes.set_title(f"slope {data[1] - data[0]:g}")
+
+
+def test_static_figure_has_one_panel_per_value():
+    figure = widgets.static_figure(compute, draw, name="sparsity", values=(0.0, 0.5, 0.9))
+    assert [a.get_title() for a in figure.axes] == [
+        "sparsity = 0\nslope 0",
+        "sparsity = 0.5\nslope 0.5",
+        "sparsity = 0.9\nslope 0.9",
+    ]
+
+
+def test_static_figure_with_several_panels_per_value():
+    figure = widgets.static_figure(
+        compute, lambda axes, data: draw(axes[1], data), name="bits", values=(2, 4), panels=2
+    )
+    assert len(figure.axes) == 4 and figure.axes[0].get_title() == "bits = 2"
+
+
+def shown(monkeypatch):
+    import IPython.display
+
+    objects = []
+    monkeypatch.setattr(IPython.display, "display", objects.append)
+    return objects
+
+
+@pytest.mark.parametrize("variable", ["COMPRESSLAB_STATIC", "CI", "NBGRADER_EXECUTION"])
+def test_only_the_figure_where_nobody_can_move_a_slider(monkeypatch, variable):
+    monkeypatch.setenv(variable, "autograde" if variable.startswith("NB") else "1")
+    objects = shown(monkeypatch)
+    assert widgets.slider(compute, draw, name="sparsity", static=(0.1, 0.2)) is None
+    assert [type(o).__name__ for o in objects] == ["Figure"] and plt.get_fignums() == []
+
+
+def test_a_live_notebook_gets_both(monkeypatch):
+    objects = shown(monkeypatch)
+    widgets.slider(compute, draw, name="sparsity", static=(0.1, 0.2))
+    assert {type(o).__name__ for o in objects} == {"VBox", "Figure"}
+
+
+def test_the_slider_calls_compute_with_its_value(monkeypatch):
+    shown(monkeypatch)
+    seen = []
+    box = widgets.live(
+        lambda v: seen.append(v) or [v], lambda axes, data: None, name="bits", low=1, high=8, step=1, start=4
+    )
+    box.children[0].value = 7
+    assert seen == [4, 7] and plt.get_fignums() == []
+
+
+def test_start_outside_the_range():
+    with pytest.raises(ValueError, match="start must be between 0 and 1, got 2"):
+        widgets.live(compute, draw, name="x", low=0, high=1, step=0.1, start=2)
+
+
+# -- plots ---------------------------------------------------------------------------------------------
+
+
+def grey(color):
+    return float(
+        sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), matplotlib.colors.to_rgb(color), strict=True))
+    )
+
+
+def test_families_differ_by_colour_marker_and_line():
+    looks = [plots.family(name) for name in plots.FAMILIES]
+    for key in ("color", "marker", "linestyle"):
+        assert len({str(look[key]) for look in looks}) == len(looks)
+    assert all(grey(look["color"]) < 0.65 for look in looks)  # all are seen on white paper
+    with pytest.raises(ValueError, match="there is no family 'magic'"):
+        plots.family("magic")
+
+
+def test_style_sets_the_same_figure_everywhere():
+    with matplotlib.rc_context():
+        plots.style()
+        assert plt.rcParams["axes.spines.top"] is False and plt.rcParams["image.cmap"] == "cividis"
+
+
+def test_tensor_drawing_hatches_zeros_only():
+    axes = plots.tensor(plt.subplots()[1], torch.tensor([[1.0, 0.0], [-2.0, float("nan")]]), "W")
+    assert [p.get_hatch() for p in axes.patches] == [None, "///", None, None]
+    assert [t.get_text() for t in axes.texts] == ["1", "0", "-2", "nan"]
+    assert len(plots.tensor(plt.subplots()[1], [1, 2, 3]).patches) == 3
+
+
+def test_block_diagram():
+    axes = plots.blocks(plt.subplots()[1], [plots.Block("conv", 16, 32), plots.Block("linear", 10)])
+    assert len(axes.patches) >= 2 and [t.get_text() for t in axes.texts if t.get_text()] == [
+        "conv\n16×32×32",
+        "linear\n10",
+    ]
+    assert axes.patches[0].get_width() > axes.patches[1].get_width()
+
+
+def test_pareto_takes_measurements_and_rows():
+    class Measured:
+        def __init__(self):
+            self.name, self.accuracy, self.n, self.file_bytes, self.family = "a", 0.9, 100, 10, "hybrid"
+
+    axes = plots.pareto([Measured(), {"name": "b", "accuracy": 0.8, "file_bytes": 5}])
+    assert axes.get_xscale() == "log" and axes.get_ylabel() == "accuracy (fraction)"
