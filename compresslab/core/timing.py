@@ -1,0 +1,170 @@
+"""Latency: medians of interleaved runs, so that a busy machine slows all networks alike.
+
+Each round runs every network once, in an order that rotates; a pause of the machine then falls on one sample
+of one network, and the median leaves it out. The quartiles say how steady the clock was. Times differ from
+machine to machine and from hour to hour; the ratio of two medians of the same rounds differs much less.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compresslab.core.train import evaluating
+
+MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+SHORTEST_SAMPLE = 1e-3  # seconds; faster networks are called several times per sample
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds per call: the median, the quartiles, and all samples in the order of the rounds."""
+
+    median: float
+    q1: float
+    q3: float
+    samples: tuple[float, ...]
+
+    @property
+    def iqr(self) -> float:
+        """The interquartile range, q3 - q1, in milliseconds."""
+        return self.q3 - self.q1
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """How many times faster the second network is, with the ends of its interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """The interval in words."""
+        if self.low <= 1 <= self.high:
+            return "not distinguishable"
+        return "faster" if self.ratio > 1 else "slower"
+
+
+def time_models(
+    models: dict[str, nn.Module],
+    x: Tensor,
+    *,
+    repeats: int = 30,
+    warmup: int = 3,
+    threads: int | None = None,
+    memory_format: str = "channels_last",
+) -> dict[str, Timing]:
+    """Time the forward pass of several networks on one input, interleaved.
+
+    Args:
+        models: networks by name; they run in eval mode without gradients.
+        x: the input, batch first.
+        repeats: rounds, >= 1; each gives one sample per network.
+        warmup: calls before the first round, >= 1.
+        threads: of torch, for the time of the measurement; None leaves the number as it is.
+        memory_format: "channels_last" or "contiguous", for 4-d weights and inputs.
+    Returns:
+        a `Timing` by name.
+    Raises:
+        ValueError: repeats, warmup or threads below 1, or an unknown memory format.
+    """
+    for name, value in (("repeats", repeats), ("warmup", warmup), ("threads", threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if memory_format not in MEMORY_FORMATS:
+        raise ValueError(f"memory_format must be one of {', '.join(MEMORY_FORMATS)}, got {memory_format!r}")
+    samples: dict[str, list[float]] = {name: [] for name in models}
+    with _threads(threads), _no_garbage_collection():
+        runs = {name: _Run(model, x, warmup, MEMORY_FORMATS[memory_format]) for name, model in models.items()}
+        order = list(models)
+        for _ in range(repeats):
+            for name in order:
+                samples[name].append(runs[name].sample())
+            order.append(order.pop(0))
+    return {name: _summarize(values) for name, values in samples.items()}
+
+
+def speedup(slow: Timing, fast: Timing, *, confidence: float = 0.95, resamples: int = 2000) -> Speedup:
+    """How many times faster `fast` is than `slow`: a ratio of medians, with a bootstrap interval.
+
+    Args:
+        slow, fast: two timings of the same `time_models` call; their rounds are resampled together.
+        confidence: of the interval, in (0, 1).
+        resamples: bootstrap samples.
+    Raises:
+        ValueError: timings with different numbers of rounds, or a confidence out of range.
+    Source: Efron, Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile interval).
+    Example:
+        >>> speedup(Timing(2.0, 2.0, 2.0, (2.0, 2.0)), Timing(1.0, 1.0, 1.0, (1.0, 1.0)))
+        Speedup(ratio=2.0, low=2.0, high=2.0)
+    """
+    if len(slow.samples) != len(fast.samples):
+        raise ValueError(f"the timings have {len(slow.samples)} and {len(fast.samples)} rounds, not as many")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
+    rounds = np.random.default_rng(0).integers(len(slow.samples), size=(resamples, len(slow.samples)))
+    ratios = np.median(np.array(slow.samples)[rounds], 1) / np.median(np.array(fast.samples)[rounds], 1)
+    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Speedup(slow.median / fast.median, float(low), float(high))
+
+
+class _Run:
+    """One network, warmed up, and the number of calls that make a sample long enough for the clock."""
+
+    def __init__(self, model: nn.Module, x: Tensor, warmup: int, memory_format: torch.memory_format) -> None:
+        self.model = copy.deepcopy(model).to(memory_format=memory_format)
+        self.x = x.contiguous(memory_format=memory_format) if x.ndim == 4 else x
+        self.calls = 1
+        fastest = min(self.sample() for _ in range(warmup)) / 1e3
+        self.calls = max(1, round(SHORTEST_SAMPLE / max(fastest, 1e-7)))
+
+    def sample(self) -> float:
+        """Milliseconds per call."""
+        with evaluating(self.model):
+            _wait(self.x.device)
+            start = time.perf_counter()
+            for _ in range(self.calls):
+                self.model(self.x)
+            _wait(self.x.device)
+            return (time.perf_counter() - start) * 1e3 / self.calls
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _summarize(samples: list[float]) -> Timing:
+    q1, median, q3 = np.quantile(samples, [0.25, 0.5, 0.75]).tolist()
+    return Timing(median, q1, q3, tuple(samples))
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
