@@ -4,9 +4,9 @@ PYTHON ?= python3
 PORT ?= 8888
 PIP_FLAGS ?=
 BIN := .venv/bin
-NBVAL := $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider
+NBVAL := COMPRESSLAB_STATIC=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider
 
-.PHONY: help lab test test-library test-notebooks notebooks bench
+.PHONY: help lab test test-solved test-untouched notebooks picture bench
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -22,17 +22,21 @@ help:  ## list the commands
 lab: .venv/.ready  ## set up, then open JupyterLab on the first chapter
 	$(BIN)/jupyter lab --port=$(PORT) $(LAB_FLAGS) notebooks/00_start_here.ipynb
 
-test: test-library test-notebooks  ## set up, then test the library and every chapter, solved and untouched
+test: .venv/.ready  ## set up, then test the library and every chapter, solved and untouched
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	@$(MAKE) --no-print-directory --output-sync=target -j2 test-solved test-untouched
 
-test-library: .venv/.ready
-	$(BIN)/python -m pytest
+test-solved: .venv/.ready
+	COMPRESSLAB_STRICT=1 COMPRESSLAB_HOME=$$(mktemp -d) $(NBVAL) solutions
 
-test-notebooks: .venv/.ready
-	COMPRESSLAB_STRICT=1 COMPRESSLAB_STATIC=1 COMPRESSLAB_HOME=$$(mktemp -d) $(NBVAL) solutions
-	COMPRESSLAB_QUICK=1 COMPRESSLAB_STATIC=1 COMPRESSLAB_HOME=$$(mktemp -d) $(NBVAL) notebooks
+test-untouched: .venv/.ready
+	COMPRESSLAB_QUICK=1 COMPRESSLAB_HOME=$$(mktemp -d) $(NBVAL) notebooks
 
 notebooks: .venv/.ready  ## rebuild notebooks/ and the executed solutions from solutions/*.py
 	$(BIN)/python -m compresslab build
+
+picture: .venv/.ready  ## draw the README's picture from the evidence of chapter 01
+	$(BIN)/python -m compresslab.course.overview assets/overview.svg
 
 bench: .venv/.ready  ## measure speed against peers, side by side
 	$(BIN)/python -m benchmarks

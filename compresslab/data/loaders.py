@@ -113,7 +113,7 @@ def _drawn(name: str, part: str, n: int, seed: int, folder: Path | None) -> Spli
         return cached(folder / f"{name}-v{VERSION}" / f"{part}-seed{seed}-{number:04d}.safetensors", draw)
 
     numbers = range(max(1, -(-n // PART)))
-    pieces = [piece(number) for number in progress_bar(numbers, f"{name} {part}", unit="thousand")]
+    pieces = [piece(number) for number in progress_bar(numbers, f"{name} {part}", unit="thousand", show=len(numbers) > 1)]
     images, labels = (torch.cat([one[key] for one in pieces])[:n] for key in ("images", "labels"))
     return Split(images, labels, *STATISTICS[name])
 
