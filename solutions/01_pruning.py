@@ -848,7 +848,7 @@ reveal("1.p5", gain.ratio);
 
 # %%
 few = street.train.take(256 if quick() else 512)
-recovered = train(half, few, epochs=1, batch_size=64, lr=0.03, progress=False)
+recovered = train(half, few, epochs=1, batch_size=32, lr=0.003, warmup=0.0, progress=False)
 for name, model in {**networks, "half, one short pass": recovered}.items():
     print(f"{name:22} {accuracy(model, seen):.1%} of {len(seen)} validation images right")
 
