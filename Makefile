@@ -4,9 +4,10 @@ PYTHON ?= python3
 PORT ?= 8888
 PIP_FLAGS ?=
 BIN := .venv/bin
+SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 NBVAL := COMPRESSLAB_STATIC=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider
 
-.PHONY: help lab test test-library test-solved test-untouched notebooks picture bench
+.PHONY: help lab test test-solved test-untouched notebooks picture bench
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -22,10 +23,9 @@ help:  ## list the commands
 lab: .venv/.ready  ## set up, then open JupyterLab on the first chapter
 	$(BIN)/jupyter lab --port=$(PORT) $(LAB_FLAGS) notebooks/00_start_here.ipynb
 
-test: test-library test-solved test-untouched  ## set up, then test the library and every chapter, solved and untouched
-
-test-library: .venv/.ready
+test: .venv/.ready  ## set up, then test the library and every chapter, solved and untouched
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	@$(MAKE) --no-print-directory -j2 $(SYNC) test-solved test-untouched
 
 test-solved: .venv/.ready
 	COMPRESSLAB_STRICT=1 COMPRESSLAB_HOME=$$(mktemp -d) $(NBVAL) solutions/*.ipynb
