@@ -20,9 +20,9 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from compresslab.core.files import write_atomic
 from compresslab.core.train import accuracy, train
 from compresslab.data import Data, load_data
-from compresslab.data.cache import write_atomic
 from compresslab.models import from_spec
 from compresslab.models.pretrained import CHECKPOINTS
 

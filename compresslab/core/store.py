@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.core.bits import pack_bits, packed_size, unpack_bits
+from compresslab.core.files import write_atomic
 from compresslab.core.huffman import huffman_decode, huffman_encode
 from compresslab.core.structure import Tensors, describe, difference, own_tensors, rebuild
 
@@ -67,7 +68,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, entropy: bool = Fals
     info = {"version": VERSION} | {key: value for key, value in info.items() if value}
     info["crc32"] = _checksum(info, tensors)
     data = safetensors.torch.save(tensors, {"compresslab": _to_json(info)})
-    _write_whole(path, data)
+    write_atomic(path, data)
     return len(data)
 
 
@@ -130,19 +131,6 @@ def payload_bits(path: str | os.PathLike[str]) -> int:
 
 
 # ---- the file ----------------------------------------------------------------------------------------------
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside ``path`` first and then replace it, so that a failure leaves nothing half-written."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _header_size(data: bytes) -> int:

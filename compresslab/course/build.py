@@ -20,6 +20,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from compresslab.core.files import write_atomic
 from compresslab.course.chapters import load_chapter
 from compresslab.course.exercise import Chapter
 from compresslab.course.source import BEGIN, course_root, read_source
@@ -170,7 +171,5 @@ def write(notebook: NotebookNode, path: Path) -> Path:
     """Write a notebook in one step: a crash leaves the old file or the new one, never half of one."""
     nbformat.validate(notebook)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-    os.replace(fresh, path)
+    write_atomic(path, (nbformat.writes(notebook) + "\n").encode("utf-8"))
     return path

@@ -10,7 +10,6 @@ small (one setting, one seed: under a minute), so that a test can recompute any 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable
@@ -96,6 +95,8 @@ def write_evidence(number: str, names: Iterable[str] = ()) -> Path:
 def _write(path: Path, number: str, parts: dict[str, dict[str, Any]]) -> None:
     import torch
 
+    from compresslab.core.files import write_atomic
+
     document = {
         "command": f"python -m compresslab evidence {number}",
         "torch": torch.__version__.split("+")[0],
@@ -103,6 +104,4 @@ def _write(path: Path, number: str, parts: dict[str, dict[str, Any]]) -> None:
         **parts,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".json.new")
-    fresh.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    os.replace(fresh, path)
+    write_atomic(path, (json.dumps(document, indent=1) + "\n").encode("utf-8"))

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
 import safetensors.torch
 from torch import Tensor
+
+from compresslab.core.files import write_atomic
 
 Tensors = dict[str, Tensor]
 _reported: set[Path] = set()
@@ -65,17 +66,6 @@ def write_checked(path: Path, tensors: Tensors) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, content)
     write_atomic(checksum_path(path), hashlib.sha256(content).hexdigest().encode("ascii"))
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a temporary file beside it and rename that: `path` holds the old content or the new."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def checksum_path(path: Path) -> Path:

@@ -13,10 +13,11 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.nn.modules.batchnorm import _NormBase
 
+from compresslab.core.macs import TRANSPOSED
+
 from .channel_ids import Identities, Ids, ids_in
 from .channel_rules import MOVES, NEEDS_ALL, RULES
 
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 NORMS = (_NormBase, nn.GroupNorm, nn.PReLU)  # _NormBase: all batch and instance norms
 MIXING = (nn.LayerNorm, nn.LocalResponseNorm, nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax)
