@@ -17,12 +17,23 @@ from compresslab.core.layers import (
 )
 from compresslab.core.size import StorageReport, StorageRow, storage_bits, storage_report
 from compresslab.core.sparse import GapSparseCode, SparseCode, gap_codebook, sparse_codebook
+from compresslab.core.uniform import (
+    Grid,
+    choose_scale,
+    dequantize,
+    fake_quantize,
+    from_rows,
+    min_max,
+    quantize,
+    to_rows,
+)
 from compresslab.core.store import CompressedFileError, header_bytes, load, payload_bits, save
 
 # modules, calibration, linear algebra
 from compresslab.core.calibrate import collect_inputs, input_moments, input_norms
 from compresslab.core.linalg import inverse_factor
 from compresslab.core.modules import Mask, apply_mask_, bake, get_mask, map_layers, named_layers
+from compresslab.core.prepare import Simulated, convert, prepare, straight_through
 
 # training and measuring (add here)
 from compresslab.core.measure import (
@@ -56,7 +67,10 @@ __all__ = [
     "sparse_codebook", "storage_bits", "storage_report", "unpack_bits",
     "CompressedFileError", "canonical_codes", "code_lengths", "header_bytes", "huffman_decode", "huffman_encode", "load",
     "payload_bits", "save",
-    # modules, calibration, linear algebra
+    # the uniform grid
+    "Grid", "choose_scale", "dequantize", "fake_quantize", "from_rows", "min_max", "quantize", "to_rows",
+    # modules, calibration, linear algebra, simulation
+    "Simulated", "convert", "prepare", "straight_through",
     "Mask", "apply_mask_", "bake", "collect_inputs", "get_mask", "input_moments", "input_norms", "inverse_factor",
     "map_layers", "named_layers",
     # training and measuring (add here)

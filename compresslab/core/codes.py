@@ -16,6 +16,16 @@ from torch import Tensor, nn
 from compresslab.core.bits import check_packed, pack_bits, unpack_bits
 from compresslab.core.errors import check_int
 from compresslab.core.kmeans import kmeans_1d
+from compresslab.core.uniform import (
+    FindRange,
+    Grid,
+    choose_scale,
+    from_rows,
+    kept_axis,
+    min_max,
+    quantize,
+    to_rows,
+)
 
 MakeCode = Callable[[Tensor], "WeightCode"]
 
@@ -104,20 +114,19 @@ class DenseCode(WeightCode):
 
 
 class UniformCode(WeightCode):
-    r"""Whole multiples of a scale, symmetric around zero.
+    r"""Whole multiples of a scale, counted from a zero point: :math:`\hat w = S\,(q - Z)`.
 
-    .. math:: q = \mathrm{clamp}(\mathrm{round}(w / s), -q_{max}, q_{max}), \qquad \hat w = s\,q,
-              \qquad q_{max} = 2^{\mathrm{bits} - 1} - 1
-
-    Rows that share a scale are consecutive in ``packed``: with ``axis`` moved to the front, row-major, the
-    weights are cut into as many equal rows as there are scales.
+    A symmetric code has no zero point and stores :math:`q + q_{max}`, :math:`q_{max} = 2^{b-1} - 1`; an affine
+    one stores :math:`q` and :math:`Z`. The weights that share a scale are consecutive in ``packed``: the rows
+    of ``core.uniform.to_rows``.
 
     Args:
-        packed: uint8, ``pack_bits`` of :math:`q + q_{max}`.
-        scale: :math:`s`, floating-point, (rows,); at least one.
+        packed: uint8, ``pack_bits`` of the integers.
+        scale: :math:`S`, floating-point, (R,), one for each row; at least one.
         shape: shape of the weight.
-        bits: 2 to 8.
+        bits: :math:`b`, 2 to 8.
         axis: the axis that was moved to the front; 0 for a scale per output channel or per tensor.
+        zero_point: :math:`Z`, uint8, (R,); None for a symmetric code.
 
     Raises:
         TypeError, ValueError: an array has the wrong dtype or size.
@@ -129,9 +138,17 @@ class UniformCode(WeightCode):
     """
 
     meta = ("shape", "bits", "axis")
-    roles = {"packed": "values", "scale": "scales"}
+    roles = {"packed": "values", "scale": "scales", "zero_point": "scales"}
 
-    def __init__(self, packed: Tensor, scale: Tensor, shape: tuple[int, ...], bits: int, axis: int = 0):
+    def __init__(
+        self,
+        packed: Tensor,
+        scale: Tensor,
+        shape: tuple[int, ...],
+        bits: int,
+        axis: int = 0,
+        zero_point: Tensor | None = None,
+    ):
         super().__init__(shape)
         self.bits = check_int("bits", bits, 2, 8)
         self.axis = check_int("axis", axis, 0, len(self.shape) - 1)
@@ -140,21 +157,34 @@ class UniformCode(WeightCode):
             raise ValueError(
                 f"{self.numel} weights cannot share scales of shape {tuple(scale.shape)} equally"
             )
+        if zero_point is not None and (zero_point.dtype != torch.uint8 or zero_point.shape != scale.shape):
+            raise ValueError(
+                f"zero_point must be uint8 of the scales' shape {tuple(scale.shape)}, "
+                f"got {zero_point.dtype} of shape {tuple(zero_point.shape)}"
+            )
         self.register_buffer("packed", packed)
         self.register_buffer("scale", scale)
+        self.register_buffer("zero_point", zero_point)
 
     @classmethod
     def from_dense(
-        cls, weight: Tensor, bits: int = 4, *, axis: int | None = None, group_size: int | None = None
+        cls,
+        weight: Tensor,
+        bits: int = 4,
+        *,
+        axis: int | None = None,
+        group_size: int | None = None,
+        symmetric: bool = True,
+        find_range: FindRange = min_max,
     ) -> "UniformCode":
-        """Round to the nearest multiple (ties to even) of ``scale = absmax / qmax``; zeros have scale 0.
+        """Round to the nearest point of a grid over the range of each row (ties to even).
 
         Args:
             weight: any shape of at least one dimension.
             bits: 2 to 8.
-            axis: keep one scale per index of this axis (0 = output channel). None: one for the tensor.
-            group_size: keep one scale per ``group_size`` consecutive weights of each index of ``axis`` (then
-                0 if None).
+            axis, group_size: which weights share a scale, as in ``to_rows``; one for the tensor if None.
+            symmetric: no zero point; False fits one-sided weights with all the levels.
+            find_range: rows (R, m) -> low, high (R, 1) each; what lies beyond is clipped.
 
         Raises:
             ValueError: ``bits`` or ``axis`` is out of range; ``group_size`` does not divide the weights of
@@ -162,33 +192,36 @@ class UniformCode(WeightCode):
         """
         check_int("bits", bits, 2, 8)
         weight = check_weight(weight)
-        kept = 0 if axis is None else check_int("axis", axis, -weight.ndim, weight.ndim - 1) % weight.ndim
-        n_rows = _count_rows(weight, axis, kept, group_size)
-        rows = weight.movedim(kept, 0).reshape(n_rows, -1)  # (rows, weights that share a scale)
-        qmax = 2 ** (bits - 1) - 1
-        absmax = rows.abs().amax(1) if rows.numel() else rows.new_zeros(len(rows))
-        scale = absmax / qmax
-        step = torch.where(scale > 0, scale, 1.0).unsqueeze(1)
-        q = torch.clamp(torch.round(rows / step), -qmax, qmax)
-        return cls(pack_bits((q + qmax).to(torch.uint8), bits), scale, weight.shape, bits, kept)
+        rows = to_rows(weight, axis, group_size)
+        grid = choose_scale(*find_range(rows), bits, symmetric=symmetric)
+        return cls.from_rows(quantize(rows, grid), grid, weight.shape, kept_axis(weight.shape, axis))
+
+    @classmethod
+    def from_rows(cls, q: Tensor, grid: Grid, shape: tuple[int, ...], axis: int = 0) -> "UniformCode":
+        """Store integers that a method has chosen; ``decode`` gives ``dequantize(q, grid)`` bit for bit.
+
+        Args:
+            q: whole numbers from ``grid.qmin`` to ``grid.qmax``, (R, m), the rows of ``to_rows``.
+            grid: of 2 to 8 bits, as ``choose_scale`` makes it; ``scale`` has R entries, or one for all rows.
+            shape, axis: of the weight that the rows come from.
+
+        Raises:
+            ValueError: an integer lies outside the grid, or the grid has more than 8 bits.
+        """
+        if q.numel() and not grid.qmin <= q.min() <= q.max() <= grid.qmax:
+            raise ValueError(
+                f"the integers must lie between {grid.qmin} and {grid.qmax}, got {q.min()} to {q.max()}"
+            )
+        bits = (grid.qmax - grid.qmin + 1).bit_length() - (grid.qmin == 0)  # 2^b - 1 levels if symmetric, else 2^b
+        packed = pack_bits((q - grid.qmin).to(torch.uint8), check_int("bits", bits, 2, 8))
+        scale = grid.scale.detach().flatten().clone()
+        zero_point = grid.zero_point.flatten().to(torch.uint8) if grid.qmin == 0 else None
+        return cls(packed, scale, shape, bits, axis, zero_point)
 
     def decode(self) -> Tensor:
-        q = unpack_bits(self.packed, self.bits, self.numel) - (2 ** (self.bits - 1) - 1)
-        rows = q.float().view(len(self.scale), -1 if self.numel else 0) * self.scale.float().unsqueeze(1)
-        moved = (self.shape[self.axis], *self.shape[: self.axis], *self.shape[self.axis + 1 :])
-        return rows.view(moved).movedim(0, self.axis)
-
-
-def _count_rows(weight: Tensor, axis: int | None, kept: int, group_size: int | None) -> int:
-    """How many scales ``UniformCode`` keeps for the weight."""
-    if group_size is None:
-        return 1 if axis is None or weight.numel() == 0 else weight.shape[kept]
-    inputs = math.prod(weight.shape) // max(weight.shape[kept], 1)
-    if inputs % check_int("group_size", group_size, 1):
-        raise ValueError(
-            f"group_size {group_size} does not divide the {inputs} weights of each index of axis {kept}"
-        )
-    return max(weight.numel() // group_size, 1)
+        q = unpack_bits(self.packed, self.bits, self.numel).view(len(self.scale), -1 if self.numel else 0)
+        zero = 2 ** (self.bits - 1) - 1 if self.zero_point is None else self.zero_point.int().unsqueeze(1)
+        return from_rows((q - zero).float() * self.scale.float().unsqueeze(1), self.shape, self.axis)
 
 
 class CodebookCode(WeightCode):

@@ -7,7 +7,7 @@ the torch layer, so a method that looks for ``nn.Linear`` to change its weight d
 it could only pretend to change.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -147,7 +147,11 @@ CODED_LAYERS: dict[type[nn.Module], type[CodedLayer]] = {
 
 
 def encode(
-    model: nn.Module, make_code: MakeCode, *, only: Collection[str] | None = None, skip: Collection[str] = ()
+    model: nn.Module,
+    make_code: MakeCode | Mapping[str, MakeCode],
+    *,
+    only: Collection[str] | None = None,
+    skip: Collection[str] = (),
 ) -> nn.Module:
     """Return a copy of the model whose weights are stored as codes.
 
@@ -157,7 +161,8 @@ def encode(
 
     Args:
         model: any network; it is not changed. Layers that are coded already stay as they are.
-        make_code: computes the code of one weight, such as ``partial(UniformCode.from_dense, bits=4)``.
+        make_code: computes the code of one weight, such as ``partial(UniformCode.from_dense, bits=4)``; or
+            such functions by the names of the layers to code, where layers get different codes.
         only: names of the layers to code; None codes all. The input projections of an attention layer go by
             its name, ``"attn"``, its output projection by ``"attn.out_proj"``.
         skip: names of layers to leave as they are.
@@ -173,7 +178,11 @@ def encode(
         UniformCode(shape=(2, 4), bits=4, axis=0)
     """
     model = bake(model)
+    if isinstance(make_code, Mapping):
+        only = list(make_code) if only is None else only
     chosen = named_layers(model, tuple(CODED_LAYERS), only=only, skip=skip)
+    if isinstance(make_code, Mapping) and (left_out := [name for name in chosen if name not in make_code]):
+        raise ValueError(f"make_code has no function for layer '{left_out[0]}'")
     unsupported = [name for name in only or () if plain_class(chosen[name]) not in CODED_LAYERS]
     if unsupported:
         kind = type(chosen[unsupported[0]]).__name__
@@ -184,7 +193,8 @@ def encode(
 
     def code_of(name: str, weight: Tensor) -> WeightCode:
         if id(weight) not in codes:
-            codes[id(weight)] = (weight, _make_code(make_code, name, weight))
+            make = make_code[name] if isinstance(make_code, Mapping) else make_code
+            codes[id(weight)] = (weight, _make_code(make, name, weight))
         return codes[id(weight)][1]
 
     def replace(name: str, layer: nn.Module) -> nn.Module | None:

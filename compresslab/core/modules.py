@@ -128,11 +128,19 @@ def apply_mask_(layer: nn.Module, mask: Tensor, name: str = "weight") -> None:
         raise ValueError(f"mask has shape {tuple(mask.shape)}, but {name} has {tuple(weight.shape)}")
     found = _find_mask(layer, name)
     if found is None:
-        if parametrize.is_parametrized(layer):  # copies share the generated class; registering must not edit theirs
-            layer.__class__ = type(type(layer).__name__, type(layer).__bases__, dict(vars(type(layer))))
-        parametrize.register_parametrization(layer, name, Mask(mask.to(weight.device)))
+        register_(layer, name, Mask(mask.to(weight.device)))
     else:
         found.mask = mask.bool().to(weight.device)
+
+
+def register_(layer: nn.Module, name: str, parametrization: nn.Module) -> None:
+    """Parametrize ``layer.<name>``, after what parametrizes it already, in place; copies of the layer are safe.
+
+    A copy of a parametrized layer shares its generated class with the original, and torch edits that class.
+    """
+    if parametrize.is_parametrized(layer):
+        layer.__class__ = type(type(layer).__name__, type(layer).__bases__, dict(vars(type(layer))))
+    parametrize.register_parametrization(layer, name, parametrization)
 
 
 def bake(model: nn.Module) -> nn.Module:
