@@ -16,6 +16,8 @@ from compresslab.core import (
     SparseCode,
     UniformCode,
     WeightCode,
+    choose_scale,
+    dequantize,
     gap_codebook,
     kmeans_1d,
     pack_bits,
@@ -279,3 +281,44 @@ def test_every_code_exports_to_torch_and_onnx():
     session = ort.InferenceSession(proto.SerializeToString())
     (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     assert np.allclose(found, model(x).numpy(), rtol=1e-6, atol=0)
+
+
+# -- uniform codes with a zero point, and integers chosen elsewhere ------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_an_affine_code_spends_all_its_levels_on_a_one_sided_weight(bits):
+    weight = torch.rand(3, 50, generator=torch.Generator().manual_seed(0)) + 1
+    affine = UniformCode.from_dense(weight, bits, axis=0, symmetric=False)
+    symmetric = UniformCode.from_dense(weight, bits, axis=0)
+    errors = [(code.decode() - weight).square().mean() for code in (affine, symmetric)]
+    assert errors[0] < 0.5 * errors[1]
+    assert affine.zero_point.dtype == torch.uint8 and symmetric.zero_point is None
+
+
+def test_integers_that_a_method_chose_are_stored_as_they_are():
+    grid = choose_scale(torch.tensor([[-1.0], [-4.0]]), torch.tensor([[1.0], [4.0]]), 3, symmetric=True)
+    q = torch.tensor([[-3, 0, 2], [1, 3, -2]])
+    code = UniformCode.from_rows(q, grid, (2, 3))
+    assert code.bits == 3 and torch.equal(code.decode(), dequantize(q, grid))
+    with pytest.raises(ValueError, match="the integers must lie between -3 and 3, got -4 to 3"):
+        UniformCode.from_rows(q - 2 * (q == -2), grid, (2, 3))
+
+
+def test_more_than_eight_bits_are_not_stored():
+    grid = choose_scale(-1.0, 1.0, 9)
+    with pytest.raises(ValueError, match="bits must be a whole number from 2 to 8, got 9"):
+        UniformCode.from_rows(torch.zeros(2, 3, dtype=torch.int32), grid, (2, 3))
+
+
+@pytest.mark.parametrize("zero_point", [torch.zeros(2, dtype=torch.int32), torch.zeros(3, dtype=torch.uint8)])
+def test_a_zero_point_of_another_dtype_or_size_is_refused(zero_point):
+    code = UniformCode.from_dense(torch.ones(2, 4), 4, axis=0, symmetric=False)
+    with pytest.raises(ValueError, match="zero_point must be uint8 of the scales' shape"):
+        UniformCode(code.packed, code.scale, (2, 4), 4, 0, zero_point)
+
+
+def test_a_range_of_its_own_clips_the_outlier():
+    weight = torch.tensor([[0.1, -0.2, 0.15, 8.0]])
+    clipped = UniformCode.from_dense(weight, 4, find_range=lambda rows: (rows.amin(1, True), rows.new_full((1, 1), 0.2)))
+    assert (clipped.decode() - weight)[0, :3].abs().max() < 0.03 and clipped.decode()[0, 3] == pytest.approx(0.2)

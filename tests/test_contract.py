@@ -19,11 +19,17 @@ from contract_models import MODELS, build
 from torch import nn
 
 import compresslab.pruning as P
+import compresslab.quantization as Q
 from compresslab.core import (
     CodebookCode, DenseCode, GapSparseCode, SparseCode, UniformCode, WeightCode, bake, decompress, encode,
     gap_codebook, save, sparse_codebook, storage_bits, storage_report,
 )  # fmt: skip
 from compresslab.core.store import header_bytes, payload_bits
+
+
+def row(weight):
+    """The number of weights of one output: a block size that always divides."""
+    return math.prod(weight.shape[1:])
 
 
 def pruned_then(make_code, sparsity=0.7):
@@ -36,6 +42,15 @@ CODES = {
     "uniform, one scale": partial(UniformCode.from_dense, bits=4),
     "uniform, per channel": partial(UniformCode.from_dense, bits=8, axis=0),
     "uniform, 3 bits, last axis": partial(UniformCode.from_dense, bits=3, axis=-1),
+    "uniform, affine": partial(UniformCode.from_dense, bits=4, axis=0, symmetric=False),
+    "ternary": partial(Q.ternary_code, axis=0),
+    "binary": partial(Q.BinaryCode.from_dense, axis=0),
+    "fp8": partial(Q.Float8Code.from_dense, axis=0),
+    "fp8, e5m2, one scale": partial(Q.Float8Code.from_dense, format="e5m2"),
+    "mxfp4": lambda weight: Q.MXFP4Code.from_dense(weight, row(weight)),
+    "nvfp4": lambda weight: Q.NVFP4Code.from_dense(weight, row(weight)),
+    "nf4": lambda weight: Q.NF4Code.from_dense(weight, row(weight)),
+    "nf4, double": lambda weight: Q.NF4Code.from_dense(weight, row(weight), double=True),
     "codebook": partial(CodebookCode.from_dense, bits=3),
     "sparse": pruned_then(SparseCode.from_dense),
     "gap sparse": pruned_then(GapSparseCode.from_dense),
@@ -61,6 +76,11 @@ RECIPES |= {
     "block mask": (WEIGHTED, partial(P.prune_blocks, sparsity=0.5, block=(2, 2))),
     "channels, half": (GRAPHS, "channels"),
     "channels, then deep compression": (GRAPHS, "channels, coded"),
+}
+RECIPES |= {
+    "prepare: fake quantization": (WEIGHTED, lambda model: Q.prepare(model, lambda weight: Q.FakeQuantize(bits=3))),
+    "fold batch norm": (GRAPHS, Q.fold_batch_norm),
+    "equalize": (GRAPHS, lambda model: Q.equalize(Q.fold_batch_norm(model))),
 }
 CASES = [(recipe, model) for recipe, (models, _) in RECIPES.items() for model in models]
 
@@ -164,9 +184,21 @@ def expected_bits(code: WeightCode, weight: torch.Tensor) -> int:
         case "DenseCode":
             return code.value.element_size() * 8 * n
         case "UniformCode":
-            return packed(n, code.bits) + 32 * len(code.scale)
+            zero_points = 0 if code.zero_point is None else 8 * len(code.zero_point)
+            return packed(n, code.bits) + 32 * len(code.scale) + zero_points
+        case "BinaryCode":
+            return packed(n, 1) + 32 * len(code.scale)
+        case "Float8Code":
+            return 8 * n + 32 * code.scale.numel()
+        case "MXFP4Code":
+            return packed(n, 4) + 8 * weight.shape[0]
+        case "NVFP4Code":
+            return packed(n, 4) + 8 * weight.shape[0] + 32
+        case "NF4Code":
+            blocks = weight.shape[0]
+            return packed(n, 4) + (8 * blocks + 32 * math.ceil(blocks / 256) + 32 if code.group_scale is not None else 32 * blocks)
         case "CodebookCode":
-            return packed(n, code.bits) + 32 * min(2**code.bits, n)
+            return packed(n, code.bits) + 32 * len(code.codebook)
         case "SparseCode":
             return packed(n, 1) + expected_bits(code.values, torch.ones(nnz))
         case "GapSparseCode":
@@ -214,6 +246,35 @@ def test_simulated_weights_are_the_encoded_ones_bit_for_bit(simulate, code, name
     baked, decoded = bake(masked), decompress(encode(masked, code))
     for key, weight in baked.state_dict().items():
         assert torch.equal(weight, decoded.state_dict()[key]), key
+
+
+SIMULATED = {
+    "fake quantization": lambda weight: Q.FakeQuantize(bits=3),
+    "affine, one scale": lambda weight: Q.FakeQuantize(bits=4, axis=None, symmetric=False),
+    "learned step": lambda weight: Q.LSQ(weight, 4, axis=0),
+    "DoReFa": lambda weight: Q.DoReFa(2),
+    "powers of two": lambda weight: Q.PowersOfTwo(weight, 5),
+    "BinaryConnect": lambda weight: Q.BinaryConnect(),
+    "BWN": lambda weight: Q.BWN(),
+    "ternary": lambda weight: Q.Ternary(axis=0),
+    "trained ternary": Q.TTQ,
+    "trained codebook": partial(Q.TrainedCodebook, bits=3),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("method", SIMULATED)
+def test_prepared_weights_are_the_converted_ones_bit_for_bit(method, name):
+    model, x = build(name)
+    prepared = Q.prepare(model, SIMULATED[method])
+    stored = decompress(Q.convert(prepared))
+    for key, weight in bake(prepared).state_dict().items():
+        assert torch.equal(weight, stored.state_dict()[key]), key
+    with torch.no_grad():
+        torch.testing.assert_close(prepared(x), stored(x))
+    out = prepared.train()(x)
+    out.square().sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in prepared.parameters()), "nothing can be trained"
 
 
 @pytest.mark.parametrize("name, sites", [("tied", ["embedding", "out"]), ("shared", ["block.0", "again.0"])])

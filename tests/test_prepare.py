@@ -27,28 +27,6 @@ from compresslab.core import (
 from compresslab.data import load_data
 from compresslab.quantization import FakeQuantize, round_ste
 
-WEIGHTED = ("mlp", "convolutional", "conv1d", "shared")
-SETTINGS = {
-    "3 bits per channel": {"bits": 3},
-    "4 bits, affine, one scale": {"bits": 4, "axis": None, "symmetric": False},
-    "8 bits, last axis": {"bits": 8, "axis": -1},
-}
-
-
-@pytest.mark.parametrize("name", WEIGHTED)
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_simulated_is_stored_bit_for_bit(name, setting):
-    model, x = build(name)
-    before = copy.deepcopy(model.state_dict())
-    prepared = prepare(model, lambda weight: FakeQuantize(**SETTINGS[setting]))
-    stored = decompress(convert(prepared))
-    for key, weight in bake(prepared).state_dict().items():
-        assert torch.equal(weight, stored.state_dict()[key]), key
-    with torch.no_grad():
-        torch.testing.assert_close(prepared(x), stored(x))
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-
-
 def test_what_was_shared_stays_shared():
     prepared = prepare(build("shared")[0], lambda weight: FakeQuantize())
     assert prepared.block[0] is prepared.again[0]

@@ -145,6 +145,11 @@ def test_simulated_is_stored_and_rounding_twice_is_rounding_once(values, bits, s
     assert torch.equal(quantize(dequantize(q, grid), grid), q)
 
 
+def test_stored_bytes_do_not_wrap_below_the_zero_point():
+    grid = choose_scale(-1.0, 2.0, 2)
+    assert dequantize(torch.tensor([0, 1, 3], dtype=torch.uint8), grid).tolist() == [-1.0, 0.0, 2.0]
+
+
 # -- rows ----------------------------------------------------------------------------------------------------
 
 

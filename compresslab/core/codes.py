@@ -262,7 +262,7 @@ class CodebookCode(WeightCode):
 
     @classmethod
     def from_dense(
-        cls, weight: Tensor, bits: int = 4, *, weights: Tensor | None = None, iterations: int = 25
+        cls, weight: Tensor, bits: int = 4, *, weights: Tensor | None = None, iterations: int = 300
     ) -> "CodebookCode":
         """Cluster by ``kmeans_1d``, which explains ``weights``; K is 2**bits, or n where that is less."""
         check_int("bits", bits, 1, 8)

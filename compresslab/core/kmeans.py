@@ -1,5 +1,6 @@
 """K-means on the real line, which sorting makes fast and exact to follow: clusters are intervals."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -7,7 +8,7 @@ from compresslab.core.errors import check_int
 
 
 def kmeans_1d(
-    values: Tensor, k: int, *, weights: Tensor | None = None, iterations: int = 25
+    values: Tensor, k: int, *, weights: Tensor | None = None, iterations: int = 300
 ) -> tuple[Tensor, Tensor]:
     r"""Cluster numbers by Lloyd's algorithm, started from k evenly spaced centres.
 
@@ -45,51 +46,53 @@ def kmeans_1d(
     check_int("k", k, 1)
     check_int("iterations", iterations, 0)
     h = _checked_weights(values, weights)
-    values, order = values.flatten().double().sort(stable=True)
-    h = h[order]
-    start = h.new_zeros(1)
-    h_sums, hv_sums = (
-        torch.cat([start, h.cumsum(0)]),
-        torch.cat([start, (h * values).cumsum(0)]),
-    )  # (n + 1,) each
-    centres = torch.linspace(
-        values[0].item(), values[-1].item(), k, dtype=torch.float64, device=values.device
-    )
-    cuts = _cut(values, centres)
+    numbers = values.detach().flatten().double()
+    v, h = _sorted(numbers.cpu().numpy(), h.cpu().numpy())
+    sums = np.zeros((2, len(v) + 1))
+    np.cumsum(h, out=sums[0, 1:])
+    np.cumsum(h * v, out=sums[1, 1:])
+    centres = np.linspace(v[0], v[-1], k)
+    cuts = _cut(v, centres)
     for _ in range(iterations):
-        mass = h_sums[cuts].diff()  # (k,): the denominators of c_j
-        centres = torch.where(mass > 0, hv_sums[cuts].diff() / mass, centres)
-        centres = _fill_empty(centres, mass, values, h, cuts)
-        previous, cuts = cuts, _cut(values, centres)
-        if torch.equal(previous, cuts):
+        mass, first = np.diff(sums[:, cuts])  # (k,) each: the denominators and the numerators of c_j
+        centres = np.divide(first, mass, out=centres.copy(), where=mass > 0)
+        if not mass.all():
+            _fill_empty(centres, mass, v, h, cuts)
+        centres.sort()
+        previous, cuts = cuts, _cut(v, centres)
+        if np.array_equal(previous, cuts):
             break
-    codebook = centres.float()
-    indices = torch.empty_like(order)
-    indices[order] = _labels(_cut(values, codebook.double()))
-    return codebook, indices
+    codebook = torch.from_numpy(centres).float().to(numbers.device)
+    return codebook, torch.bucketize(numbers, _middles(codebook.double()))
 
 
-def _cut(values: Tensor, centres: Tensor) -> Tensor:
-    """Where the clusters begin and end, (k + 1,): cluster j is ``values[cuts[j]:cuts[j + 1]]``."""
-    middles = (centres[1:] + centres[:-1]) / 2
-    inner = torch.searchsorted(values, middles, right=True)
-    return torch.cat([inner.new_zeros(1), inner, inner.new_full((1,), len(values))])
+def _sorted(v: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in the order of the values. Equal weights need no order, and numpy sorts bare numbers fastest."""
+    if (h == h[0]).all():
+        return np.sort(v), h
+    order = np.argsort(v)
+    return v[order], h[order]
 
 
-def _labels(cuts: Tensor) -> Tensor:
-    """The cluster of each sorted value, (n,)."""
-    sizes = cuts.diff()
-    return torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
+def _cut(v: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Where the clusters begin and end, (k + 1,): cluster j is ``v[cuts[j]:cuts[j + 1]]``."""
+    inner = np.searchsorted(v, _middles(centres), side="right")
+    return np.concatenate([[0], inner, [len(v)]])
 
 
-def _fill_empty(centres: Tensor, mass: Tensor, values: Tensor, h: Tensor, cuts: Tensor) -> Tensor:
-    """Move centres without values to the values that cost most; return all centres in ascending order."""
-    empty = (mass == 0).nonzero().flatten()
-    if len(empty):
-        cost = h * (values - centres[_labels(cuts)]) ** 2
-        worst = cost.topk(min(len(empty), len(values))).indices
-        centres[empty[: len(worst)]] = values[worst]
-    return centres.sort().values
+def _middles(centres: np.ndarray | Tensor) -> np.ndarray | Tensor:
+    """The borders between neighbouring clusters, (k - 1,); a value on the border belongs to the lower one."""
+    return (centres[1:] + centres[:-1]) / 2
+
+
+def _fill_empty(
+    centres: np.ndarray, mass: np.ndarray, v: np.ndarray, h: np.ndarray, cuts: np.ndarray
+) -> None:
+    """Move centres without values to the values that cost most, in place."""
+    empty = np.flatnonzero(mass == 0)
+    cost = h * (v - np.repeat(centres, np.diff(cuts))) ** 2
+    count = min(len(empty), len(v))
+    centres[empty[:count]] = v[np.argpartition(cost, -count)[-count:]]
 
 
 def _checked_weights(values: Tensor, weights: Tensor | None) -> Tensor:
@@ -106,4 +109,4 @@ def _checked_weights(values: Tensor, weights: Tensor | None) -> Tensor:
         )
     if not (torch.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise ValueError("weights must be finite, not negative, and have a positive sum")
-    return weights.flatten().double()
+    return weights.detach().flatten().double()

@@ -155,14 +155,14 @@ def _place(values: Tensor, stored: Tensor) -> Tensor:
     return table.index_select(0, torch.cumsum(stored, 0) * stored)
 
 
-def sparse_codebook(bits: int = 4, *, iterations: int = 25) -> MakeCode:
+def sparse_codebook(bits: int = 4, *, iterations: int = 300) -> MakeCode:
     """``make_code`` for pruned weights: a 1-bit mask, the nonzero weights clustered to ``2**bits`` values."""
     return partial(
         SparseCode.from_dense, values=partial(CodebookCode.from_dense, bits=bits, iterations=iterations)
     )
 
 
-def gap_codebook(bits: int = 4, *, index_bits: int | None = None, iterations: int = 25) -> MakeCode:
+def gap_codebook(bits: int = 4, *, index_bits: int | None = None, iterations: int = 300) -> MakeCode:
     """``make_code`` of Deep Compression: gaps, and the nonzero weights clustered to ``2**bits`` values."""
     values = partial(CodebookCode.from_dense, bits=bits, iterations=iterations)
     return partial(GapSparseCode.from_dense, values=values, index_bits=index_bits)

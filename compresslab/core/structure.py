@@ -40,6 +40,12 @@ STORED_CLASSES: dict[str, str] = {
     "GapSparseCode": "compresslab.core.sparse:GapSparseCode",
     "NMCode": "compresslab.pruning.nm:NMCode",
     "BlockCode": "compresslab.pruning.nm:BlockCode",
+    "BinaryCode": "compresslab.quantization.binary:BinaryCode",
+    "Float8Code": "compresslab.quantization.float_formats:Float8Code",
+    "MXFP4Code": "compresslab.quantization.block_formats:MXFP4Code",
+    "NVFP4Code": "compresslab.quantization.block_formats:NVFP4Code",
+    "NF4Code": "compresslab.quantization.nf4:NF4Code",
+    "InputScaledCode": "compresslab.quantization.awq:InputScaledCode",
 }
 
 Description = str | list[Any]

@@ -121,7 +121,7 @@ def dequantize(q: Tensor, grid: Grid) -> Tensor:
         >>> dequantize(torch.tensor([0, 1, 3]), choose_scale(-1.0, 2.0, bits=2))
         tensor([-1.,  0.,  2.])
     """
-    return (q - grid.zero_point).float() * grid.scale
+    return (q.int() - grid.zero_point).float() * grid.scale  # int: uint8 would wrap below the zero point
 
 
 def fake_quantize(x: Tensor, grid: Grid) -> Tensor:

@@ -9,41 +9,24 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from compresslab.core import GapSparseCode, encode, named_layers, paired_difference, train
+from compresslab.core import GapSparseCode, encode, named_layers, train
 from compresslab.core.measure import file_size
-from compresslab.core.train import predict_labels
 from compresslab.course.chapter01.opening import opening
-from compresslab.data import Split, fresh_data, load_data
+from compresslab.course.fresh import judge_fresh
+from compresslab.data import Split, load_data
 from compresslab.models import baseline_info, from_spec, load_baseline
 from compresslab.pruning import GradualPruning, mask_layers, masks_of, random_masks
 
 SEEDS = (0, 1, 2)
 SPARSITIES = (0.9, 0.95, 0.98)
 RETRAINING = {"epochs": 10, "lr": 0.1}  # chosen on other fresh images than those that judge
-FRESH_SEED = 2025
 
 
 @cache
 def _training_images() -> Split:
     return load_data("ink_digits").train
-
-
-@cache
-def _judges() -> tuple[Split, Tensor]:
-    """50,000 fresh images, and which of them the baseline has right."""
-    split = fresh_data("ink_digits", 50_000, seed=FRESH_SEED)
-    return split, predict_labels(load_baseline("lenet300"), split) == split.y
-
-
-def _judge(model: nn.Module) -> dict[str, float]:
-    """Accuracy on the fresh images, and the paired loss against the baseline with its 95 % interval, as fractions."""
-    split, baseline_correct = _judges()
-    correct = predict_labels(model, split) == split.y
-    loss = paired_difference(baseline_correct, correct)
-    row = {"accuracy": correct.double().mean().item(), "loss": loss.difference, "loss_low": loss.low, "loss_high": loss.high}
-    return {key: round(value, 6) for key, value in row.items()}
 
 
 @cache
@@ -107,7 +90,7 @@ def lenet300(method: str, sparsity: float, seed: int) -> dict[str, Any]:
         "experiment": "lenet300", "method": method, "sparsity": sparsity, "seed": seed,
         "weights_ratio": round(_count_weights(dense) / _count_weights(model), 3),
         "file_bytes": file_size(stored), "file_ratio": round(file_size(dense) / file_size(stored), 3),
-        **_judge(model),
+        **judge_fresh(model, "lenet300"),
     }  # fmt: skip
 
 
