@@ -188,3 +188,9 @@ def test_errors():
         encode_awq(net(), [images(3)], only=["1"])
     with pytest.raises(ValueError, match="nothing to code"):
         encode_awq(nn.Sequential(nn.ReLU()), [images(3)])
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (4, 0, 3, 3)])
+def test_an_empty_weight_has_unit_scales(shape):
+    found = search_awq(torch.zeros(shape), randn(5, math.prod(shape[1:])), grid=2)
+    assert found.input_scale.shape == shape[1:2] and set(found.errors) == {0.0}

@@ -170,3 +170,37 @@ def test_errors():
         correct_bias_data_free(quantized, model, {"fc": torch.zeros(4)})
     with pytest.raises(ValueError, match=r"means must have shape \(2,\).*layer '0'"):
         correct_bias_data_free(quantized, model, {"0": torch.zeros(3)})
+
+
+def test_what_is_not_finite_is_refused_by_name():
+    for bad in (math.nan, math.inf):
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+        with pytest.raises(ValueError, match="finite.*layer '0'"):
+            correct_bias(model, model, [torch.full((2, 3), bad)])
+        with pytest.raises(ValueError, match="finite.*layer '1'"):
+            correct_bias_data_free(copy.deepcopy(model), model, {"1": torch.full((3,), bad)})
+        broken = copy.deepcopy(model)
+        broken[1].weight.data[0, 0] = bad
+        with pytest.raises(ValueError, match="finite.*layer '1'"):
+            correct_bias(broken, model, [randn(4, 3)])
+
+
+def test_a_reference_of_another_shape_is_refused_by_name():
+    model, other = nn.Sequential(nn.Linear(3, 2)), nn.Sequential(nn.Linear(3, 4))
+    with pytest.raises(ValueError, match="as many output channels, got 4 for 2 in layer '0'"):
+        correct_bias(model, other, [randn(5, 3)])
+    with pytest.raises(ValueError, match=r"weight of this shape, got \(4, 3\) for \(2, 3\) in layer '0'"):
+        correct_bias_data_free(model, other, {"0": torch.ones(3)})
+
+
+def test_a_layer_that_runs_twice_has_no_one_mean():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+            self.shared, self.last = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.last(self.first(self.shared(self.second(self.shared(self.first(x))))))
+
+    assert list(expected_inputs(Twice())) == ["last"]

@@ -20,7 +20,7 @@ from compresslab.course.budget import (
     unfilled,
 )
 from compresslab.course.trial import Trial, Wrong
-from compresslab.models import build_model, from_spec
+from compresslab.models import build_model, from_spec, load_baseline
 
 SPEC = {"input": [1, 28, 28], "layers": [["flatten"], ["linear", {"out_features": 10}]]}
 TASK = BudgetTask(
@@ -175,3 +175,40 @@ def test_a_process_that_hangs_or_dies_is_a_verdict(saved, monkeypatch):
 
 def test_submissions_live_in_the_learners_folder(toy):
     assert submission_path("1.9") == toy / "files" / "1-9.safetensors" and (toy / "files").is_dir()
+
+
+# -- a loss against a shipped network ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lenets(tmp_path):
+    """The shipped LeNet-300-100 saved as it is, a little damaged, and ruined."""
+    paths = {}
+    for name, noise in {"same": 0.0, "damaged": 0.02, "ruined": 0.3}.items():
+        model = load_baseline("lenet300")
+        with torch.no_grad():
+            for parameter in model.parameters():
+                generator = torch.Generator().manual_seed(0)
+                parameter += noise * torch.randn(parameter.shape, generator=generator)
+        paths[name] = tmp_path / f"{name}.safetensors"
+        save(model, paths[name])
+    return paths
+
+
+LOSS = BudgetTask("ink_digits", (1, 28, 28), max_loss=0.005, baseline="lenet300", images=500)
+
+
+def test_a_loss_is_paired_with_the_shipped_network_on_the_same_images(lenets):
+    report = LOSS.report(lenets["same"])
+    assert report.loss == 0 and report.accuracy > 0.9
+    assert verify(LOSS, lenets["same"]).endswith("500 fresh images, 0.00 points lost")
+    assert 0 < abs(LOSS.report(lenets["damaged"]).loss) < 0.05
+    assert LOSS.breaks("accuracy")(lenets["ruined"])
+    with pytest.raises(Wrong, match=r"lost \d+\.\d\d points, at least \d+\.\d\d with 95 % confidence; 0.5 are allowed"):
+        verify(LOSS, lenets["ruined"])
+
+
+def test_what_the_images_cannot_tell_is_not_held_against_the_file(lenets):
+    few = BudgetTask("ink_digits", (1, 28, 28), max_loss=0.0, baseline="lenet300", images=30)
+    report = few.report(lenets["damaged"])
+    assert report.loss_low <= 0 <= report.loss and not few.broken(report)

@@ -61,3 +61,11 @@ def test_errors(layers, batches, error, message):
 def test_grouped_convolution_is_refused():
     with pytest.raises(ValueError, match="groups=2 in layer '0'"):
         input_norms(nn.Sequential(nn.Conv2d(2, 2, 1, groups=2)), ["0"], [torch.randn(1, 2, 3, 3)])
+
+
+def test_batches_without_an_example_are_no_data():
+    model = nn.Sequential(nn.Linear(3, 2))
+    for collect in (collect_inputs, input_moments, input_norms):
+        with pytest.raises(ValueError, match="no calibration data"):
+            collect(model, ["0"], [torch.zeros(0, 3)])
+    assert input_moments(model, ["0"], [torch.zeros(0, 3), torch.ones(2, 3)])["0"].eq(2).all()

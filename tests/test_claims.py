@@ -1,10 +1,14 @@
 """What the README and the chapters say of the shipped measurements, held against the measurements."""
 
+from functools import partial
 from statistics import mean
 
 import pytest
 
+from compresslab.core import UniformCode, encode
+from compresslab.core.measure import file_size
 from compresslab.course.evidence import load_evidence
+from compresslab.models import load_baseline
 
 ROWS = [row for row in load_evidence("01").values() if row.get("experiment") == "lenet300"]
 SEEDS = {0, 1, 2}
@@ -35,3 +39,47 @@ def test_the_dense_control_has_about_the_same_bytes(sparsity):
     pairs = zip(rows_of("magnitude", sparsity), rows_of("small dense network", sparsity), strict=True)
     for pruned, dense in pairs:
         assert dense["file_bytes"] == pytest.approx(pruned["file_bytes"], rel=0.1)
+
+
+# -- chapter 02 ----------------------------------------------------------------------------------------------
+
+QUANTIZED = [row for row in load_evidence("02").values() if row["experiment"] == "claims"]
+NETWORKS = {"lenet300", "lenet5", "resnet8_narrow", "resnet8", "mobilenet", "vgg"}
+MOST_LOST = {"8 bits": 0.001, "8 bits, activations too": 0.002, "4 bits, QAT": 0.005, "ternary, trained": 0.02}
+
+
+@pytest.mark.parametrize("method", MOST_LOST)
+def test_every_network_was_quantized_and_lost_no_more_than_said(method):
+    """The upper end of the 95 % interval of the paired loss, 50,000 images, in every one of three seeds."""
+    rows = [row for row in QUANTIZED if row["method"] == method]
+    assert {row["network"] for row in rows} == NETWORKS
+    for network in NETWORKS:
+        found = [row for row in rows if row["network"] == network]
+        untrained_and_slow = method.startswith("8 bits,") and network in ("mobilenet", "vgg")
+        assert {row["seed"] for row in found} == ({0} if method == "8 bits" or untrained_and_slow else SEEDS)
+        for row in found:
+            assert row["loss_high"] <= MOST_LOST[method], row
+
+
+def test_a_4_bit_file_of_the_vgg_like_network_is_seven_and_a_half_times_smaller():
+    vgg = load_baseline("vgg")
+    ratio = file_size(vgg) / file_size(encode(vgg, partial(UniformCode.from_dense, bits=4, axis=0)))
+    assert ratio >= 7.5
+    stored = {row["file_ratio"] for row in QUANTIZED if (row["network"], row["method"]) == ("vgg", "4 bits, QAT")}
+    assert max(abs(ratio - other) for other in stored) < 0.02
+
+
+def figure_rows(method: str, bits: int) -> list[float]:
+    found = [row["accuracy"] for row in load_evidence("02").values()
+             if row["experiment"] == "resnet8" and (row["method"], row["bits"]) == (method, bits)]
+    assert found
+    return found
+
+
+def test_the_opening_figure_shows_the_collapse_and_its_cures():
+    float32 = mean(figure_rows("float", 32))
+    assert mean(figure_rows("per tensor", 8)) > float32 - 0.005
+    assert mean(figure_rows("per channel", 2)) < 0.5
+    assert mean(figure_rows("per channel", 4)) > mean(figure_rows("per tensor", 4))
+    assert min(figure_rows("AdaRound", 3)) > mean(figure_rows("per channel", 3))
+    assert min(figure_rows("QAT", 2)) > max(figure_rows("AdaRound", 2)) + 0.05

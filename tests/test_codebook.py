@@ -229,3 +229,8 @@ def test_trained_codebook_starts_from_the_weighted_clusters_and_refuses_bad_inpu
         TrainedCodebook(weight, bits=9)
     with pytest.raises(ValueError, match="finite"):
         TrainedCodebook(torch.tensor([math.nan]))
+
+
+def test_curvature_of_another_shape_is_refused_even_if_it_is_zero():
+    with pytest.raises(ValueError, match=r"weights must have the values' shape \(2, 4\), got \(7,\) in layer '0'"):
+        encode_hessian_weighted(nn.Sequential(nn.Linear(4, 2)), {"0": torch.zeros(7)})

@@ -13,6 +13,7 @@ from compresslab.core import (
     CodebookCode,
     DenseCode,
     GapSparseCode,
+    Grid,
     SparseCode,
     UniformCode,
     WeightCode,
@@ -322,3 +323,13 @@ def test_a_range_of_its_own_clips_the_outlier():
     weight = torch.tensor([[0.1, -0.2, 0.15, 8.0]])
     clipped = UniformCode.from_dense(weight, 4, find_range=lambda rows: (rows.amin(1, True), rows.new_full((1, 1), 0.2)))
     assert (clipped.decode() - weight)[0, :3].abs().max() < 0.03 and clipped.decode()[0, 3] == pytest.approx(0.2)
+
+
+def test_a_grid_that_the_format_cannot_hold_is_refused():
+    """-8 .. 7, as in other libraries, has one level more below zero: it would come back shifted."""
+    zero, one = torch.zeros(1, 1, dtype=torch.int32), torch.ones(1, 1)
+    for grid in (Grid(one, zero, -8, 7), Grid(one, zero, 0, 4), Grid(one, zero + 1, -7, 7)):
+        with pytest.raises(ValueError, match="a grid of . bits goes from"):
+            UniformCode.from_rows(torch.tensor([[0, 4]]), grid, (2,))
+    with pytest.raises(TypeError, match="integer dtype"):
+        UniformCode.from_rows(torch.tensor([[0.6, 1.0]]), Grid(one, zero, -1, 1), (2,))

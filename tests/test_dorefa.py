@@ -191,3 +191,11 @@ def test_refusals():
             layer = nn.Linear(2, 1)
             nn.init.constant_(layer.weight, bad)
             prepare(nn.Sequential(layer), lambda weight: DoReFa())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_is_not_hidden(bad):
+    gradient = randn(2, 3)
+    gradient[0, 1] = bad
+    rounded = quantize_gradient(gradient, 4)
+    assert rounded[0].isnan().all() and torch.isfinite(rounded[1]).all()

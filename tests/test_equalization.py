@@ -142,3 +142,13 @@ def test_dead_channels_and_bad_arguments():
         equalizing_scales(torch.ones(5, 2), torch.ones(4, 3))
     with pytest.raises(ValueError, match="must not be negative"):
         equalize(model, iterations=-1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(bad):
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    model[0].weight.data[0, 0] = bad
+    with pytest.raises(ValueError, match="weights must be finite.*layers '0' and '2'"):
+        equalize(model)
+    with pytest.raises(ValueError, match="weights must be finite"):
+        equalizing_scales(torch.ones(2, 2), torch.full((2, 2), bad))

@@ -347,3 +347,9 @@ def test_torchao_gives_the_same_blocks():
         theirs = NF4Tensor.from_tensor(weight, 64, 256).get_original_weight()
         mine = NF4Code.from_dense(weight, double=True).decode()
         assert abs(signal_to_noise(weight, mine) - signal_to_noise(weight, theirs)) < 0.2
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0])
+def test_a_magnitude_that_has_no_exponent_is_refused(bad):
+    with pytest.raises(ValueError, match="finite and not negative"):
+        encode_e8m0(torch.tensor([1.0, bad]))

@@ -58,10 +58,9 @@ def test_one_outlier_channel_ruins_rounding_and_rotation_repairs_it():
     signs = random_signs(128)
     turned = rotate(x, signs)
     assert turned.abs().amax() < 0.2 * x.abs().amax()
-    plain, rotated = error(x), rotate_back(rotate(x, signs) + error(turned).sqrt(), signs)
+    plain = error(x)
     assert plain[:, [i for i in range(128) if i != 7]].mean() > 0.8  # variance 1: nearly all of it is lost
-    assert error(turned).sum() < plain.sum() / 3
-    assert rotated.shape == x.shape
+    assert error(turned).sum() < plain.sum() / 3  # and rotating back keeps lengths, those of errors too
 
 
 def test_rotated_layer_loses_less_in_low_bits():

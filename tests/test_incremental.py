@@ -230,3 +230,21 @@ def test_refusals():
         IncrementalQuantization(every=1, shares=(50, 100))
     with pytest.raises(ValueError, match="prepare it first"):
         IncrementalQuantization(every=1)(nn.Linear(2, 2), 0)
+
+
+def test_the_least_int8_counts_as_128_when_sums_might_overflow():
+    x = torch.tensor([[-128, -128]], dtype=torch.int8)
+    with pytest.raises(ValueError, match="63 bits"):
+        shift_matmul(x, torch.tensor([[2.0**57, 1.0]]))
+    assert shift_matmul(x, torch.tensor([[2.0**54, 1.0]]))[0].tolist() == [[-128 * (2**54 + 1)]]
+
+
+def test_a_product_of_shapes_that_do_not_match_is_refused():
+    with pytest.raises(ValueError, match=r"needs a weight \(O, I\), got \(1, 2\) and \(1, 1\)"):
+        shift_matmul(torch.ones(1, 2, dtype=torch.int64), torch.ones(1, 1))
+
+
+def test_weights_in_another_memory_format():
+    weight = randn(4, 3, 3, 3)
+    other = weight.to(memory_format=torch.channels_last)
+    assert torch.equal(PowersOfTwo(other, 4)(other), PowersOfTwo(weight, 4)(weight))  # and without a warning

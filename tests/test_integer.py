@@ -281,3 +281,9 @@ def test_empty_batches():
     layer = linear()
     assert integer_linear(layer.x[:0], layer.weight, layer.bias, layer.rescale).shape == (0, 5)
     assert nn.Linear(13, 5)(torch.zeros(0, 13)).shape == (0, 5)
+
+
+@pytest.mark.parametrize("bias, scale", [(float("nan"), 1.0), (1.0, float("nan")), (0.0, 0.0)])
+def test_a_bias_that_is_nan_is_refused(bias, scale):
+    with pytest.raises(ValueError, match="the bias must be finite"):
+        integer_bias(torch.ones(1, 2, dtype=torch.int8), torch.tensor([bias]), torch.tensor([scale]), 0)

@@ -291,3 +291,19 @@ def test_traces_must_be_there():
     for traces in ({}, {"a": math.nan}):
         with pytest.raises(ValueError, match="a finite trace for every layer, got none in layer 'a'"):
             hessian_errors({"a": {2: 1.0}}, traces, {"a": 3})
+
+
+@pytest.mark.parametrize("seed", [35, 37, 48])
+def test_the_budget_is_kept_to_the_bit(seed):
+    """Sizes without a common divisor, and a bit less than a split takes: the solver's own tolerance is wider."""
+    rng = np.random.default_rng(seed)
+    widths, sizes = (2, 3, 4, 6, 8), {f"l{i}": int(rng.integers(1, 5_000_000)) for i in range(rng.integers(3, 6))}
+    errors = {
+        layer: {b: float(rng.uniform(0.5, 1) * 4.0**-b * 10 ** rng.uniform(-3, 3)) for b in widths} for layer in sizes
+    }
+    every = [dict(zip(sizes, bits, strict=True)) for bits in itertools.product(widths, repeat=len(sizes))]
+    for picked in rng.integers(0, len(every), 4):
+        budget = max(spent(sizes, every[picked]) - 1, 2 * sum(sizes.values()))
+        best = min(total(errors, chosen) for chosen in every if spent(sizes, chosen) <= budget)
+        found = allocate_bits(errors, sizes, budget)
+        assert spent(sizes, found) <= budget and total(errors, found) <= best * (1 + 1e-9)

@@ -164,3 +164,11 @@ def test_degenerate_weights_come_back(weight, symmetric):
 def test_weights_that_are_not_finite_are_refused(bad):
     with pytest.raises(ValueError, match="a weight must be finite"):
         FakeQuantize().to_code(torch.tensor([[1.0, bad]]))
+
+
+def test_a_weight_that_training_has_ruined_is_refused_by_name():
+    prepared = prepare(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), lambda weight: FakeQuantize(4))
+    with torch.no_grad():
+        prepared[1].parametrizations.weight.original[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="finite.*in layer '1'"):
+        convert(prepared)

@@ -174,3 +174,41 @@ def test_errors():
 
     with pytest.raises(ValueError, match="no calibration data reached layer 'c'"):
         smooth_layers(Unused(), [torch.ones(1, 2)], [("a", ("b", "c"))])
+
+
+def test_tied_readers_are_scaled_once():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.writer, self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 3), nn.Linear(4, 3)
+            self.two.weight = self.one.weight
+
+        def forward(self, x):
+            h = self.writer(x)
+            return self.one(h) + 2 * self.two(h)
+
+    torch.manual_seed(0)
+    model, x = Tied().double(), loud()[:, :4]
+    for readers in (("one", "two"), ("one", "one", "two")):
+        smoothed = smooth_layers(model, [x], [("writer", readers)])
+        assert smoothed.two.weight is smoothed.one.weight
+        assert not torch.allclose(smoothed.one.weight, model.one.weight)
+        torch.testing.assert_close(smoothed(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_is_refused_by_name(bad):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)).double()
+    with pytest.raises(ValueError, match="finite.*between layer '0' and layer '1'"):
+        smooth_layers(model, [torch.full((2, 3), bad).double()], [("0", "1")])
+    model[1].weight.data[0, 0] = bad
+    with pytest.raises(ValueError, match="finite.*between layer '0' and layer '1'"):
+        smooth_layers(model, [randn(4, 3)], [("0", "1")])
+
+
+def test_an_empty_batch_among_others_is_passed_over():
+    model, x = nn.Sequential(nn.Linear(3, 3)).double(), randn(4, 3)
+    found = input_absmax(model, ["0"], [x[:0], x, x[:0]])
+    assert torch.equal(found["0"], x.abs().amax(0))
+    with pytest.raises(ValueError, match="no calibration data"):
+        input_absmax(model, ["0"], [x[:0]])

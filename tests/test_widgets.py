@@ -26,8 +26,12 @@ def draw(axes, data):
     axes.set_title(f"slope {data[1] - data[0]:g}")
 
 
+SPARSITY = widgets.Slider("sparsity")
+THREE = (widgets.Slider("bits", 2, 8, 1, start=4), widgets.Slider("range", 0.1, 1, 0.1, start=1), widgets.Switch("symmetric", "affine"))
+
+
 def test_static_figure_has_one_panel_per_value():
-    figure = widgets.static_figure(compute, draw, name="sparsity", values=(0.0, 0.5, 0.9))
+    figure = widgets.static_figure(compute, draw, SPARSITY, settings=[(0.0,), (0.5,), (0.9,)])
     assert [a.get_title() for a in figure.axes] == [
         "sparsity = 0\nslope 0",
         "sparsity = 0.5\nslope 0.5",
@@ -37,9 +41,22 @@ def test_static_figure_has_one_panel_per_value():
 
 def test_static_figure_with_several_panels_per_value():
     figure = widgets.static_figure(
-        compute, lambda axes, data: draw(axes[1], data), name="bits", values=(2, 4), panels=2
+        compute, lambda axes, data: draw(axes[1], data), widgets.Slider("bits", 1, 8, 1, 4), settings=[(2,), (4,)], panels=2
     )
     assert len(figure.axes) == 4 and figure.axes[0].get_title() == "bits = 2"
+
+
+def test_static_figure_says_the_value_of_every_control():
+    figure = widgets.static_figure(
+        lambda *values: values, lambda axes, data: None, *THREE, settings=[(3, 0.5, True), (8, 1.0, False)]
+    )
+    assert [a.get_title() for a in figure.axes] == ["bits = 3, range = 0.5, symmetric", "bits = 8, range = 1, affine"]
+
+
+@pytest.mark.parametrize("setting", [(3, 0.5), (3, 0.5, True, 1)])
+def test_a_setting_has_one_value_for_each_control(setting):
+    with pytest.raises(ValueError, match="zip"):
+        widgets.static_figure(lambda *values: values, lambda axes, data: None, *THREE, settings=[setting])
 
 
 def shown(monkeypatch):
@@ -55,10 +72,17 @@ def test_only_the_figure_where_nobody_can_move_a_slider(monkeypatch, variable):
     monkeypatch.setenv(variable, "autograde" if variable.startswith("NB") else "1")
     objects = shown(monkeypatch)
     assert widgets.slider(compute, draw, name="sparsity", static=(0.1, 0.2)) is None
-    assert [type(o).__name__ for o in objects] == ["Figure"] and plt.get_fignums() == []
+    assert widgets.controls(lambda *values: values, lambda axes, data: None, *THREE, static=[(2, 1, True)]) is None
+    assert [type(o).__name__ for o in objects] == ["Figure", "Figure"] and plt.get_fignums() == []
 
 
-def test_a_live_notebook_gets_both(monkeypatch):
+@pytest.fixture
+def nobody_else(monkeypatch):
+    for variable in ("COMPRESSLAB_STATIC", "CI", "NBGRADER_EXECUTION"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_a_live_notebook_gets_both(monkeypatch, nobody_else):
     objects = shown(monkeypatch)
     widgets.slider(compute, draw, name="sparsity", static=(0.1, 0.2))
     assert {type(o).__name__ for o in objects} == {"VBox", "Figure"}
@@ -67,16 +91,31 @@ def test_a_live_notebook_gets_both(monkeypatch):
 def test_the_slider_calls_compute_with_its_value(monkeypatch):
     shown(monkeypatch)
     seen = []
-    box = widgets.live(
-        lambda v: seen.append(v) or [v], lambda axes, data: None, name="bits", low=1, high=8, step=1, start=4
-    )
+    box = widgets.live(lambda v: seen.append(v) or [v], lambda axes, data: None, widgets.Slider("bits", 1, 8, 1, 4))
     box.children[0].value = 7
     assert seen == [4, 7] and plt.get_fignums() == []
 
 
+def test_slider_hands_over_floats(monkeypatch, nobody_else):
+    shown(monkeypatch)
+    seen = []
+    widgets.slider(lambda v: seen.append(v) or [v], lambda axes, data: None, name="x", low=0, high=10, step=1, start=3, static=(2.0,))
+    assert [type(value) for value in seen] == [float, float]
+
+
+def test_several_controls_hand_over_their_values_in_order(monkeypatch):
+    shown(monkeypatch)
+    seen = []
+    box = widgets.live(lambda *values: seen.append(values), lambda axes, data: None, *THREE, panels=2)
+    bits, share, symmetric = box.children[0].children
+    bits.value, share.value, symmetric.value = 8, 0.5, False
+    assert seen == [(4, 1, True), (8, 1, True), (8, 0.5, True), (8, 0.5, False)]
+    assert [type(value) for value in seen[-1]] == [int, float, bool] and plt.get_fignums() == []
+
+
 def test_start_outside_the_range():
-    with pytest.raises(ValueError, match="start must be between 0 and 1, got 2"):
-        widgets.live(compute, draw, name="x", low=0, high=1, step=0.1, start=2)
+    with pytest.raises(ValueError, match="x: start must be between 0 and 1, got 2"):
+        widgets.Slider("x", low=0, high=1, step=0.1, start=2)
 
 
 # -- plots ---------------------------------------------------------------------------------------------

@@ -63,15 +63,16 @@ def _run(model: nn.Module, layers: Iterable[str], batches: Batches, see: Callabl
     ran = False
     try:
         for batch in batches:
-            model(batch if isinstance(batch, Tensor) else batch[0])
-            ran = True
+            x = batch if isinstance(batch, Tensor) else batch[0]
+            model(x)
+            ran = ran or len(x) > 0
     finally:
         for hook in hooks:
             hook.remove()
         for module, training in modes.items():
             module.training = training
     if not ran:
-        raise ValueError("no calibration data: batches is empty")
+        raise ValueError("no calibration data: batches is empty, or its batches are")
 
 
 def collect_inputs(

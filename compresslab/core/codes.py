@@ -116,9 +116,9 @@ class DenseCode(WeightCode):
 class UniformCode(WeightCode):
     r"""Whole multiples of a scale, counted from a zero point: :math:`\hat w = S\,(q - Z)`.
 
-    A symmetric code has no zero point and stores :math:`q + q_{max}`, :math:`q_{max} = 2^{b-1} - 1`; an affine
-    one stores :math:`q` and :math:`Z`. The weights that share a scale are consecutive in ``packed``: the rows
-    of ``core.uniform.to_rows``.
+    A symmetric code has no zero point and stores :math:`q + q_{max}`, :math:`q_{max} = 2^{b-1} - 1`; an
+    affine one stores :math:`q` and :math:`Z`. The weights that share a scale are consecutive in ``packed``:
+    the rows of ``core.uniform.to_rows``.
 
     Args:
         packed: uint8, ``pack_bits`` of the integers.
@@ -201,21 +201,32 @@ class UniformCode(WeightCode):
         """Store integers that a method has chosen; ``decode`` gives ``dequantize(q, grid)`` bit for bit.
 
         Args:
-            q: whole numbers from ``grid.qmin`` to ``grid.qmax``, (R, m), the rows of ``to_rows``.
+            q: integers from ``grid.qmin`` to ``grid.qmax``, (R, m), the rows of ``to_rows``.
             grid: of 2 to 8 bits, as ``choose_scale`` makes it; ``scale`` has R entries, or one for all rows.
             shape, axis: of the weight that the rows come from.
 
         Raises:
-            ValueError: an integer lies outside the grid, or the grid has more than 8 bits.
+            TypeError: ``q`` is not of an integer dtype.
+            ValueError: an integer lies outside the grid, the grid has more than 8 bits, or it is neither
+                affine from 0 nor symmetric around a zero point of 0.
         """
+        if q.is_floating_point():
+            raise TypeError(f"q must hold whole numbers of an integer dtype, got {q.dtype}")
         if q.numel() and not grid.qmin <= q.min() <= q.max() <= grid.qmax:
             raise ValueError(
                 f"the integers must lie between {grid.qmin} and {grid.qmax}, got {q.min()} to {q.max()}"
             )
-        bits = (grid.qmax - grid.qmin + 1).bit_length() - (grid.qmin == 0)  # 2^b - 1 levels if symmetric, else 2^b
-        packed = pack_bits((q - grid.qmin).to(torch.uint8), check_int("bits", bits, 2, 8))
+        affine = grid.qmin == 0  # 2^b levels; a symmetric grid has 2^b - 1, and no zero point is stored
+        bits = check_int("bits", grid.qmax.bit_length() + (not affine), 2, 8)
+        levels = (0, 2**bits - 1) if affine else (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
+        if (grid.qmin, grid.qmax) != levels or not (affine or (grid.zero_point == 0).all()):
+            raise ValueError(
+                f"a grid of {bits} bits goes from {levels[0]} to {levels[1]}, around 0 if symmetric, "
+                f"got {grid.qmin} to {grid.qmax}"
+            )
+        packed = pack_bits((q - grid.qmin).to(torch.uint8), bits)
         scale = grid.scale.detach().flatten().clone()
-        zero_point = grid.zero_point.flatten().to(torch.uint8) if grid.qmin == 0 else None
+        zero_point = grid.zero_point.flatten().to(torch.uint8) if affine else None
         return cls(packed, scale, shape, bits, axis, zero_point)
 
     def decode(self) -> Tensor:

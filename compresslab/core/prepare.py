@@ -36,7 +36,8 @@ class Simulated(nn.Module):
 def straight_through(x: Tensor, value: Tensor, passes: Tensor | None = None) -> Tensor:
     r"""``value`` going forward; going backward, the gradient of ``x``: 1, or ``passes`` where that is given.
 
-    The straight-through estimator: a staircase is flat almost everywhere, so its own gradient teaches nothing.
+    The straight-through estimator: a staircase is flat almost everywhere, so its own gradient teaches
+    nothing.
 
     Args:
         x: what is trained.
@@ -74,8 +75,8 @@ def prepare(
 
     Raises:
         TypeError: ``make`` returns no ``Simulated``.
-        ValueError: an unknown layer name, a weight that is simulated already, or one that ``make`` refuses; the
-            message names the layer.
+        ValueError: an unknown layer name, a weight that is simulated already, or one that ``make`` refuses;
+            the message names the layer.
 
     Example:
         >>> from compresslab.quantization import FakeQuantize
@@ -108,7 +109,8 @@ def convert(model: nn.Module) -> nn.Module:
     """Return a copy in which every simulated weight is stored as its code.
 
     Raises:
-        ValueError: no weight of the model is simulated.
+        ValueError: no weight of the model is simulated, or one cannot be stored, for training left nan in it;
+            the message names the layer.
     """
     codes = {}
     for name, layer in model.named_modules():
@@ -117,7 +119,10 @@ def convert(model: nn.Module) -> nn.Module:
             latent = layer.parametrizations.weight.original
             for earlier in list(layer.parametrizations.weight)[:-1]:
                 latent = earlier(latent)
-            codes[name] = simulation.to_code(latent)
+            try:
+                codes[name] = simulation.to_code(latent)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{error}{where(name)}") from error
     if not codes:
         raise ValueError("no weight of this model is simulated; prepare it first")
     return encode(model, {name: lambda weight, code=code: code for name, code in codes.items()})

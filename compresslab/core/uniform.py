@@ -76,18 +76,21 @@ def choose_scale(
         )
     if symmetric:
         qmax = 2 ** (bits - 1) - 1
-        scale = _positive(torch.maximum(-low, high).clamp(min=0) / qmax)
+        scale = _float_scale(torch.maximum(-low, high).clamp(min=0) / qmax, qmax)
         return Grid(scale, torch.zeros_like(scale, dtype=torch.int32), -qmax, qmax)
     low, high = low.clamp(max=0), high.clamp(min=0)
     qmax = 2**bits - 1
-    scale = _positive((high - low) / qmax)
+    scale = _float_scale((high - low) / qmax, 1)
     zero_point = torch.round(-low / scale.double()).clamp(0, qmax).int()
     return Grid(scale, zero_point, 0, qmax)
 
 
-def _positive(scale: Tensor) -> Tensor:
-    """The scale as float32, 1 where it is zero or too small for one; what stands there is rounded to zero."""
-    scale = scale.float()
+def _float_scale(scale: Tensor, steps: int) -> Tensor:
+    """The scale as float32, of which ``steps`` together stay finite; 1 where it is zero or too small for a
+    float32: what stands there is rounded to zero.
+    """
+    largest = torch.finfo(torch.float32).max / steps * (1 - 2**-23)
+    scale = scale.clamp(max=largest).float()
     return torch.where(scale > 0, scale, 1.0)
 
 
@@ -125,20 +128,22 @@ def dequantize(q: Tensor, grid: Grid) -> Tensor:
 
 
 def fake_quantize(x: Tensor, grid: Grid) -> Tensor:
-    """``dequantize(quantize(x, grid), grid)`` in floats: the same values, bit for bit; nan stays nan.
+    """``dequantize(quantize(x, grid), grid)`` in the dtype of ``x``: the same values; nan stays nan.
 
-    Its gradient is that of rounding: zero. ``quantization.fake`` trains through it.
+    In float32 they are the same bit for bit. Its gradient is that of rounding: zero. ``quantization.fake``
+    trains through it.
 
     Example:
         >>> fake_quantize(torch.tensor([-0.4, 0.6, 7.0]), choose_scale(-1.0, 2.0, bits=2))
         tensor([0., 1., 2.])
     """
-    return (_round(x, grid) - grid.zero_point) * grid.scale
+    value = (_round(x, grid) - grid.zero_point) * grid.scale
+    return value.to(x.dtype) if x.is_floating_point() else value
 
 
 def _round(x: Tensor, grid: Grid) -> Tensor:
-    """The integers of the grid, still as floats (exact: at most 16 bits)."""
-    return torch.clamp(torch.round(x / grid.scale) + grid.zero_point, grid.qmin, grid.qmax)
+    """The integers of the grid, still as floats: float32, which holds 16 bits exactly, whatever ``x`` is."""
+    return torch.clamp(torch.round(x.float() / grid.scale) + grid.zero_point, grid.qmin, grid.qmax)
 
 
 def min_max(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,13 +27,18 @@ SECONDS = 180
 
 @dataclass(frozen=True)
 class Report:
-    """What a file is. `problem` is set if it could not be loaded; then nothing was measured but its bytes."""
+    """What a file is. `problem` is set if it could not be loaded; then nothing was measured but its bytes.
+
+    A file that is too large is not run: `images` is 0.
+    """
 
     bytes: int
     macs: int = 0
     accuracy: float = 0.0
     images: int = 0
     problem: str = ""
+    loss: float = 0.0  # against the baseline on the same images, where the task names one
+    loss_low: float = 0.0  # the lower end of its 95 % interval
 
 
 _known: dict[tuple[str, str], Report] = {}
@@ -47,6 +52,8 @@ class BudgetTask:
         dataset: "ink_digits" or "street_digits". input_shape: of one image, (C, H, W).
         max_bytes: of the whole file, its metadata included. max_macs: per image.
         min_accuracy: fraction, on `images` fresh images.
+        max_loss: fraction lost against the shipped network `baseline` on the same images. Broken only if the 95 %
+            interval of the paired difference lies above it: where so many images cannot tell, the file has it.
         spec: the network (see `models.from_spec`) of files that do not name one.
     """
 
@@ -55,6 +62,8 @@ class BudgetTask:
     max_bytes: int | None = None
     max_macs: int | None = None
     min_accuracy: float | None = None
+    max_loss: float | None = None
+    baseline: str | None = None
     spec: dict[str, Any] | None = field(default=None, hash=False)
     images: int = 2000
 
@@ -76,10 +85,18 @@ class BudgetTask:
             found["bytes"] = f"the file takes {report.bytes:,} bytes, {self.max_bytes:,} are allowed"
         if self.max_macs is not None and report.macs > self.max_macs:
             found["macs"] = f"the network needs {report.macs:,} MACs per image, {self.max_macs:,} are allowed"
+        if not report.images:
+            return found
         if self.min_accuracy is not None and not report.accuracy >= self.min_accuracy:
             found["accuracy"] = (
                 f"the accuracy is {report.accuracy:.2%} on {report.images:,} fresh images, "
                 f"{self.min_accuracy:.2%} are asked for"
+            )
+        if self.max_loss is not None and not report.loss_low <= self.max_loss:
+            found["accuracy"] = (
+                f"the network has {report.accuracy:.2%} of {report.images:,} fresh images right and lost "
+                f"{100 * report.loss:.2f} points, at least {100 * report.loss_low:.2f} with 95 % confidence; "
+                f"{100 * self.max_loss:g} are allowed"
             )
         return found
 
@@ -95,6 +112,7 @@ class BudgetTask:
         return (
             f"{report.bytes:,} bytes, {report.macs:,} MACs per image, {report.accuracy:.2%} on "
             f"{report.images:,} fresh images"
+            + (f", {100 * report.loss:.2f} points lost" if self.max_loss is not None else "")
         )
 
     def breaks(self, limit: Limit) -> Callable[[Any], bool]:
@@ -142,8 +160,10 @@ def measure_file(request: dict[str, Any]) -> Report:
     """Build, fill with NaN, load, count: runs in the fresh process."""
     from compresslab.core.macs import count_macs
     from compresslab.core.store import load
-    from compresslab.core.train import accuracy
+    from compresslab.core.statistics import paired_difference
+    from compresslab.core.train import correct_answers
     from compresslab.data import fresh_data
+    from compresslab.models import load_baseline
 
     path = Path(request["path"])
     size = path.stat().st_size
@@ -157,8 +177,15 @@ def measure_file(request: dict[str, Any]) -> Report:
         macs = count_macs(model, request["input_shape"]).total
     except Exception as error:
         return Report(size, problem=f"the file cannot be loaded: {error}")
+    if request["max_bytes"] is not None and size > request["max_bytes"]:
+        return Report(size, macs)  # too large, however good
     data = fresh_data(request["dataset"], request["images"], seed=request["seed"])
-    return Report(size, macs, accuracy(model, data), request["images"])
+    correct = correct_answers(model, data)
+    report = Report(size, macs, correct.double().mean().item(), request["images"])
+    if request["baseline"] is None:
+        return report
+    lost = paired_difference(correct_answers(load_baseline(request["baseline"]), data), correct)
+    return replace(report, loss=lost.difference, loss_low=lost.low)
 
 
 def nan_skeleton(spec: dict[str, Any]) -> Any:

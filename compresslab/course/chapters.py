@@ -9,6 +9,7 @@ from compresslab.course.exercise import Chapter, Exercise, Prediction, Question,
 CHAPTERS: dict[str, str] = {
     "00": "compresslab.course.chapter00:CHAPTER",
     "01": "compresslab.course.chapter01:CHAPTER",
+    "02": "compresslab.course.chapter02:CHAPTER",
 }
 
 

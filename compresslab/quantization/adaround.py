@@ -126,7 +126,7 @@ def adaround(
         ValueError: shapes that do not match; H not finite; ``steps`` below 0.
 
     Source: M. Nagel, R. A. Amjad, M. van Baalen, C. Louizos, T. Blankevoort, "Up or Down? Adaptive Rounding
-        for Post-Training Quantization", ICML 2020, section 3.2.
+        for Post-Training Quantization", ICML 2020, section 3.
     Differs: second moments in place of batches of inputs; the units of :math:`\lambda`; never worse than
         nearest; the activation function after the layer is not in the objective.
 
@@ -199,9 +199,10 @@ def encode_adaround(
         a network whose Linear, Conv1d and Conv2d layers hold a ``UniformCode``.
 
     Raises:
-        ValueError: an unknown layer name, ``bits`` or ``group_size`` out of range, no data.
+        ValueError: an unknown layer name, ``bits`` or ``group_size`` out of range, no data, or none that
+            reach a layer.
 
-    Source: Nagel et al., ICML 2020, sections 3.2 and 4.
+    Source: Nagel et al., ICML 2020.
     Differs: the target is the layer's output for the quantized network's inputs (the paper takes the original
         network's output, after the activation function).
     """
@@ -215,11 +216,13 @@ def encode_adaround(
     for first, *others in together.values():
         layer = current.get_submodule(first)
         options = {"group_size": group_size, "symmetric": symmetric, "find_range": find_range}
-        if getattr(layer, "groups", 1) > 1 or layer.weight.numel() == 0:
-            code = UniformCode.from_dense(layer.weight, bits, axis=0, **options)
-        else:
-            H = sum(input_moments(current, [first, *others], batches).values())
-            code = _encode(first, layer.weight, H, bits, steps, **options)
+        H = None
+        if getattr(layer, "groups", 1) == 1 and layer.weight.numel():
+            moments = input_moments(current, [first, *others], batches)
+            if not moments:
+                raise ValueError(f"no calibration data reached layer '{first}'; skip it")
+            H = sum(moments.values())
+        code = _encode(first, layer.weight, H, bits, steps, **options)
         layer.weight.data.copy_(code.decode())
         codes[first] = code
     for names in together.values():
@@ -230,7 +233,7 @@ def encode_adaround(
 def _encode(
     name: str,
     weight: Tensor,
-    H: Tensor,
+    H: Tensor | None,
     bits: int,
     steps: int,
     *,
@@ -238,8 +241,11 @@ def _encode(
     symmetric: bool,
     find_range: FindRange,
 ) -> UniformCode:
-    """The code of one weight."""
+    """The code of one weight; without ``H``, of its nearest integers."""
     try:
+        if H is None:
+            options = {"group_size": group_size, "symmetric": symmetric, "find_range": find_range}
+            return UniformCode.from_dense(weight, bits, axis=0, **options)
         rows = to_rows(check_weight(weight), 0, group_size)  # (rows that share a scale, m)
         grid = choose_scale(*find_range(rows), bits, symmetric=symmetric)
         matrix = weight.detach().flatten(1)

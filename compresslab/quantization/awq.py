@@ -6,6 +6,7 @@ rounding and divided by it afterwards, a weight keeps its value, while its round
 :math:`s`: the step stays about what it was, as long as the weight is not the largest of its group.
 """
 
+import math
 from collections.abc import Collection
 from functools import partial
 from typing import NamedTuple
@@ -170,7 +171,7 @@ def search_awq(
     if not torch.isfinite(X).all():
         raise ValueError("inputs must be finite, got nan or inf; check the calibration data")
     H = X.T @ X  # the error of a row d of the weight is d H d^T: no need to go through the inputs again
-    magnitude = X.abs().mean(0).view(weight.shape[1], -1).mean(1)
+    magnitude = X.abs().mean(0).view(weight.shape[1], math.prod(weight.shape[2:])).mean(1)
     alphas = [step / grid for step in range(grid + 1)]
     errors = []
     for alpha in alphas:

@@ -8,6 +8,7 @@ layer, which knows the mean and deviation of what it puts out.
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -48,7 +49,8 @@ def correct_bias(
         a copy; layers that had no bias have one.
 
     Raises:
-        ValueError: an unknown layer name, a layer that the reference has not, or no data.
+        ValueError: an unknown layer name, a layer that the reference has not, or not with as many outputs; no
+            data; outputs that are nan or inf.
 
     Source: M. Nagel, M. van Baalen, T. Blankevoort, M. Welling, "Data-Free Quantization Through Weight
         Equalization and Bias Correction", ICCV 2019, section 4.2 and appendix D (empirical).
@@ -58,7 +60,15 @@ def correct_bias(
     names = list(named_layers(model, LAYERS, only=only, skip=skip))
     wanted = _output_means(reference, names, batches)
     for name in names:
-        shift = wanted[name] - _output_means(model, [name], batches)[name]
+        found = _output_means(model, [name], batches)[name]
+        if found.shape != wanted[name].shape:
+            raise ValueError(
+                f"the reference must have as many output channels, "
+                f"got {len(wanted[name])} for {len(found)} in layer '{name}'"
+            )
+        shift = wanted[name] - found
+        if not torch.isfinite(shift).all():
+            raise ValueError(f"outputs must be finite, got nan or inf in layer '{name}'")
         add_bias_(model.get_submodule(name), shift)
     return model
 
@@ -102,7 +112,7 @@ def expected_inputs(model: nn.Module) -> dict[str, Tensor]:
     A batch norm puts out mean :math:`\beta` and deviation :math:`|\gamma|` in each channel; taken as normal,
     its mean after ReLU or ReLU6 is :func:`clipped_normal_mean`. Means add in residual sums, and averaging
     keeps them. What they are after a maximum, or after the ReLU of a sum, cannot be said: layers behind that
-    are left out.
+    are left out, and so are layers that run more than once.
 
     Args:
         model: the trained network, before its batch norms are folded.
@@ -120,10 +130,12 @@ def expected_inputs(model: nn.Module) -> dict[str, Tensor]:
     means: dict[fx.Node, Tensor] = {}  # of the channels of a node's value
     normals: dict[fx.Node, tuple[Tensor, Tensor]] = {}  # mean and deviation, where known
     found: dict[str, Tensor] = {}
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     for node in graph.nodes:
         layer, before = as_layer(model, node), node_before(node)
-        if isinstance(layer, LAYERS) and before in means:
-            found[node.target] = means[before]
+        if isinstance(layer, LAYERS):
+            if before in means and calls[node.target] == 1:
+                found[node.target] = means[before]
         elif isinstance(layer, _BatchNorm) and layer.affine:
             normals[node] = layer.bias.detach().double(), layer.weight.detach().double().abs()
             means[node] = normals[node][0]
@@ -157,14 +169,21 @@ def correct_bias_data_free(model: nn.Module, reference: nn.Module, means: dict[s
         a copy; layers that had no bias have one.
 
     Raises:
-        ValueError: an unknown layer name, or means of another number than the layer's input channels.
+        ValueError: an unknown layer name; means that are not finite, or of another number than the layer's
+            input channels; a weight of another shape than the reference's, or with nan or inf.
 
     Source: Nagel et al., ICCV 2019, section 4.2.
     Differs: what padding adds at the border counts as if it had the mean of the channel.
     """
     model = copy.deepcopy(model)
     for name, layer in named_layers(model, LAYERS, only=list(means)).items():
-        change = (layer.weight.detach() - _find(reference, name).weight.detach()).double()
+        before, after = _find(reference, name).weight.detach(), layer.weight.detach()
+        if before.shape != after.shape:
+            raise ValueError(
+                f"the reference must have a weight of this shape, "
+                f"got {tuple(before.shape)} for {tuple(after.shape)} in layer '{name}'"
+            )
+        change = (after - before).double()
         channels, groups = _in_channels(layer), getattr(layer, "groups", 1)
         if means[name].shape != (channels,):
             shape = tuple(means[name].shape)
@@ -173,6 +192,8 @@ def correct_bias_data_free(model: nn.Module, reference: nn.Module, means: dict[s
         per_group = change.flatten(2).sum(2) if change.ndim > 2 else change  # (O, I / groups)
         per_group = per_group.view(groups, -1, channels // groups)
         shift = torch.einsum("goi,gi->go", per_group, means[name].double().view(groups, -1))
+        if not torch.isfinite(shift).all():
+            raise ValueError(f"weights and means must be finite, got nan or inf in layer '{name}'")
         add_bias_(layer, -shift.flatten())
     return model
 

@@ -166,7 +166,7 @@ class BWN(Simulated):
         axis, group_size: which weights share a scale, as in ``to_rows``; by default an output channel.
 
     Source:
-        M. Rastegari, V. Ordonez, J. Redmon, A. Farhadi, "XNOR-Net", ECCV 2016, sections 3.1 and 3.3.
+        M. Rastegari, V. Ordonez, J. Redmon, A. Farhadi, "XNOR-Net", ECCV 2016, section 3.1.
     Differs: the paper writes :math:`g_i (1/n + \alpha \mathbb 1[|w_i| \le 1])`; its :math:`1/n` leaves out
         that all weights of a channel share :math:`\alpha`. Here it is the chain rule.
 

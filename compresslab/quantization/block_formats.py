@@ -48,10 +48,13 @@ def encode_e8m0(absmax: Tensor) -> Tensor:
     2 is the exponent of E2M1's largest power of two, 4. What then lies between 6 and 8 saturates at 6.
 
     Args:
-        absmax: float32, not negative, any shape. 0 gets the scale 1.
+        absmax: float32, finite, not negative, any shape. 0 gets the scale 1.
 
     Returns:
         uint8 in [0, 254], the shape of ``absmax``.
+
+    Raises:
+        ValueError: a magnitude is negative, nan or infinite.
 
     Source: Open Compute Project, "OCP Microscaling Formats (MX) Specification", version 1.0, 2023; B. D.
     Rouhani et al., "Microscaling Data Formats for Deep Learning", arXiv:2310.10537, 2023, algorithm 1.
@@ -60,6 +63,8 @@ def encode_e8m0(absmax: Tensor) -> Tensor:
         >>> encode_e8m0(torch.tensor([1.0, 5.9, 0.0]))
         tensor([125, 127, 127], dtype=torch.uint8)
     """
+    if not (torch.isfinite(absmax).all() and (absmax >= 0).all()):
+        raise ValueError("absmax must be finite and not negative")
     exponent = torch.frexp(absmax).exponent - 1  # exactly the floor of the logarithm
     return torch.where(absmax > 0, exponent - 2 + 127, 127).clamp(0, 254).to(torch.uint8)
 

@@ -152,7 +152,10 @@ def encode_hessian_weighted(
     for name in layers:
         if name not in curvature:
             raise ValueError(f"there is no curvature{where(name)}")
-        h = curvature[name].detach()
+        h, shape = curvature[name].detach(), tuple(layers[name].weight.shape)
+        if tuple(h.shape) != shape:
+            got = tuple(h.shape)
+            raise ValueError(f"weights must have the values' shape {shape}, got {got}{where(name)}")
         cluster = partial(CodebookCode.from_dense, bits=bits, iterations=iterations)
         make_code[name] = partial(cluster, weights=h) if (h != 0).any() else cluster
     return encode(model, make_code)

@@ -150,7 +150,8 @@ def quantize_gradient(gradient: Tensor, bits: int, generator: torch.Generator | 
         generator: of the noise; a fresh one with seed 0 where None.
 
     Returns:
-        the shape of ``gradient``; the gradient of an example that is all zero stays zero.
+        the shape of ``gradient``; the gradient of an example that is all zero stays zero, and one with a nan
+        or inf in it becomes nan, as a sign that training has diverged.
 
     Raises:
         TypeError, ValueError: ``bits`` is out of range; the gradient has no dimension.
@@ -172,7 +173,8 @@ def quantize_gradient(gradient: Tensor, bits: int, generator: torch.Generator | 
     generator = generator or torch.Generator(gradient.device).manual_seed(0)
     noise = torch.rand(gradient.shape, generator=generator, device=gradient.device) - 0.5
     q = torch.round(n * (gradient / torch.where(largest > 0, 2 * largest, 1.0) + 0.5) + noise).clamp(0, n)
-    return torch.where(largest > 0, 2 * largest * (q / n - 0.5), 0.0)
+    rounded = 2 * largest * (q / n - 0.5)
+    return torch.where(largest == 0, 0.0, torch.where(torch.isfinite(largest), rounded, torch.nan))
 
 
 class GradientQuantizer(nn.Module):

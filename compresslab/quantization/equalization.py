@@ -45,7 +45,7 @@ def equalizing_scales(first: Tensor, second: Tensor, groups: int = 1) -> Tensor:
         (O,) float64, positive; 1 where a range is 0, since a dead channel has nothing to equalize.
 
     Raises:
-        ValueError: the second layer has not the first one's channels as inputs.
+        ValueError: the second layer has not the first one's channels as inputs; nan or inf in a weight.
 
     Source: M. Nagel, M. van Baalen, T. Blankevoort, M. Welling, "Data-Free Quantization Through Weight
         Equalization and Bias Correction", ICCV 2019, section 4.1.
@@ -57,6 +57,8 @@ def equalizing_scales(first: Tensor, second: Tensor, groups: int = 1) -> Tensor:
     columns = _columns(second, len(first), groups)
     r1 = first.detach().double().abs().flatten(1).amax(1)
     r2 = columns.detach().double().abs().amax((1, 3)).flatten()
+    if not (torch.isfinite(r1).all() and torch.isfinite(r2).all()):
+        raise ValueError("weights must be finite, got nan or inf in one of the two")
     alive = (r1 > 0) & (r2 > 0)
     return torch.where(alive, torch.sqrt(r1 / torch.where(alive, r2, 1.0)), 1.0)
 
@@ -75,7 +77,8 @@ def equalize(model: nn.Module, *, iterations: int = 50, tolerance: float = 1e-4)
         tolerance: stop when no factor of a round is further than this from 1.
 
     Raises:
-        ValueError: as :func:`fold_batch_norm`; ``iterations`` or ``tolerance`` is negative.
+        ValueError: as :func:`fold_batch_norm`; ``iterations`` or ``tolerance`` is negative; nan or inf in a
+            weight (the message names the layers).
 
     Source: Nagel et al., ICCV 2019, section 4.1.
     Differs: the paper replaces ReLU6 by ReLU, which changes the function; here a pair around ReLU6 is left as
@@ -96,7 +99,10 @@ def equalize(model: nn.Module, *, iterations: int = 50, tolerance: float = 1e-4)
         furthest = 0.0
         for first, second, first_name, second_name in pairs:
             weights = stored_weight(first, first_name), stored_weight(second, second_name)
-            scales = equalizing_scales(*weights, getattr(second, "groups", 1))
+            try:
+                scales = equalizing_scales(*weights, getattr(second, "groups", 1))
+            except ValueError as error:
+                raise ValueError(f"{error}, layers '{first_name}' and '{second_name}'") from error
             _scale_(*weights, first.bias, scales, getattr(second, "groups", 1))
             furthest = max(furthest, (scales - 1).abs().max().item()) if scales.numel() else furthest
         if furthest <= tolerance:

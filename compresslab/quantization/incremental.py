@@ -76,9 +76,10 @@ def nearest_level(weight: Tensor, levels: Tensor) -> Tensor:
         tensor([0, 2, 3])
     """
     middle = len(levels) // 2
+    size = weight.abs().contiguous()
     sizes = levels[middle:]
     bounds = (sizes[:-1] + sizes[1:]) / 2
-    return middle + weight.sign().long() * torch.bucketize(weight.abs(), bounds, right=True)
+    return middle + weight.sign().long() * torch.bucketize(size, bounds, right=True)
 
 
 class PowersOfTwo(Simulated):
@@ -227,7 +228,8 @@ def shift_matmul(x: Tensor, weight: Tensor) -> tuple[Tensor, int]:
 
     Raises:
         TypeError: ``x`` is not of an integer dtype.
-        ValueError: a weight is no power of two, or the sums may not fit into 63 bits.
+        ValueError: shapes that do not match, a weight that is no power of two, or sums that may not fit into
+            63 bits.
 
     Example:
         >>> shift_matmul(torch.tensor([[3, -5]]), torch.tensor([[2.0, -0.5]]))  # 6 + 2.5 = 17 / 2
@@ -235,6 +237,10 @@ def shift_matmul(x: Tensor, weight: Tensor) -> tuple[Tensor, int]:
     """
     if x.is_floating_point():
         raise TypeError(f"x must hold whole numbers of an integer dtype, got {x.dtype}")
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
+        shapes = f"{tuple(x.shape)} and {tuple(weight.shape)}"
+        raise ValueError(f"x (N, I) needs a weight (O, I), got {shapes}")
+    x = x.long()  # the magnitude of -128 is no int8
     mantissa, exponent = torch.frexp(weight)  # of a power of two: 1/2, and its exponent plus 1
     zero = weight == 0
     if not ((mantissa.abs() == 0.5) | zero).all():
@@ -244,5 +250,5 @@ def shift_matmul(x: Tensor, weight: Tensor) -> tuple[Tensor, int]:
     largest = int(x.abs().max()) * x.shape[1] << int(shift.max()) if x.numel() and shift.numel() else 0
     if largest >= 2**63:
         raise ValueError(f"the sums may reach {largest}, which does not fit into 63 bits")
-    shifted = x.long().abs().unsqueeze(1) << shift  # (N, O, I)
+    shifted = x.abs().unsqueeze(1) << shift  # (N, O, I)
     return (shifted * x.sign().unsqueeze(1) * weight.sign().long()).sum(2), n

@@ -124,11 +124,13 @@ def integer_bias(weight: Tensor, bias: Tensor | None, scale: Tensor, zero_point:
         (O,) int32.
 
     Raises:
-        ValueError: the bias, or a sum of products and bias, might not fit into an int32.
+        ValueError: the bias, or a sum of products and bias, might not fit into an int32; the bias is nan.
     """
     rows = weight.long().flatten(1)
     whole = torch.zeros_like(scale, dtype=torch.float64) if bias is None else bias.double() / scale.double()
     largest = 255 * int(rows.abs().sum(1).max()) if rows.numel() else 0
+    if torch.isnan(whole).any():
+        raise ValueError("the bias must be finite, got nan in it, or in its scale")
     if largest >= LARGEST_BIAS or (whole.abs() > LARGEST_BIAS).any():
         raise ValueError("sums of products and bias might not fit into 32 bits: the scale is too small")
     return (torch.round(whole).long() - zero_point * rows.sum(1)).int()

@@ -14,7 +14,7 @@ from compresslab.core.errors import check_int
 from compresslab.core.prepare import Simulated
 from compresslab.core.uniform import Grid, from_rows, kept_axis, quantize, to_rows
 
-SMALLEST_STEP = 1e-8  # training must not carry a step to zero or below
+SMALLEST_STEP = torch.finfo(torch.float32).tiny  # training must not carry a step to zero or below
 
 
 class _Quantize(torch.autograd.Function):
@@ -108,7 +108,8 @@ class LSQ(Simulated):
         axis: one step per index of this axis (0 = output channel); None, as in the paper: one for the tensor.
 
     Attributes:
-        step: the parameter, (R, 1). Its magnitude is what counts, and never less than 1e-8.
+        step: the parameter, (R, 1). Its magnitude is what counts, and it is never less than the
+            smallest normal float32.
 
     Raises:
         TypeError, ValueError: ``bits`` or ``axis`` is out of range; nan or inf in the weight.

@@ -55,19 +55,25 @@ def allocate_bits(errors: Errors, sizes: Mapping[str, int], budget_bits: int) ->
     costs = np.array([sizes[layer] * b for layer, b in options])
     unit = math.gcd(*costs.tolist())  # whole numbers as small as they can be
     one_each = np.array([[float(layer == other) for layer, _ in options] for other in errors])
-    found = milp(
-        objective,
-        integrality=np.ones(len(options)),
-        bounds=Bounds(0, 1),
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(costs[None] // unit, -np.inf, budget_bits // unit),
-        ],
-        options={"mip_rel_gap": 0.0},
-    )
-    if not found.success:
-        raise RuntimeError(f"the solver found no allocation: {found.message}")
-    return {layer: b for (layer, b), x in zip(options, found.x, strict=True) if x > 0.5}
+    constraints = [
+        LinearConstraint(one_each, 1, 1),
+        LinearConstraint(costs[None] // unit, -np.inf, budget_bits // unit),
+    ]
+    while True:
+        found = milp(
+            objective,
+            integrality=np.ones(len(options)),
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"mip_rel_gap": 0.0},
+        )
+        if not found.success:
+            raise RuntimeError(f"the solver found no allocation: {found.message}")
+        chosen = found.x > 0.5
+        if costs[chosen].sum() <= budget_bits:
+            return {layer: b for (layer, b), x in zip(options, chosen, strict=True) if x}
+        # the solver counts a constraint as met to a millionth, which may be a few bits: shut that choice out
+        constraints.append(LinearConstraint(chosen[None].astype(float), -np.inf, len(errors) - 1))
 
 
 def allocate_greedy(errors: Errors, sizes: Mapping[str, int], budget_bits: int) -> dict[str, int]:

@@ -41,7 +41,7 @@ def smooth_scale(absmax_x: Tensor, absmax_w: Tensor, alpha: float = 0.5) -> Tens
         TypeError, ValueError: ``alpha`` is no fraction; shapes differ; a magnitude is negative or not finite.
 
     Source: G. Xiao, J. Lin, M. Seznec, H. Wu, J. Demouth, S. Han, "SmoothQuant: Accurate and Efficient
-    Post-Training Quantization for Large Language Models", ICML 2023, section 4, equation 4.
+    Post-Training Quantization for Large Language Models", ICML 2023, section 4.
 
     Example:
         >>> smooth_scale(torch.tensor([64.0, 1.0]), torch.tensor([1.0, 1.0]))
@@ -104,6 +104,8 @@ def input_absmax(model: nn.Module, layers: Iterable[str], batches: Batches) -> d
     """
     names, largest = list(layers), {}
     for batch in batches:
+        if not len(batch if isinstance(batch, Tensor) else batch[0]):
+            continue
         for name, rows in collect_inputs(model, names, [batch]).items():
             channels = model.get_submodule(name).weight.shape[1]
             here = rows.abs().amax(0).view(channels, -1).amax(1)
@@ -163,9 +165,12 @@ def smooth_layers(
         _check_pair(writer, source, names, readers)
         largest = torch.stack(list(input_absmax(model, names, batches).values())).amax(0)
         weights = torch.stack([_absmax_w(reader.weight.detach()) for reader in readers]).amax(0)
-        scale = smooth_scale(largest, weights.to(largest), alpha).to(weights)
-        for reader in readers:
-            reader.weight.data *= _along(scale, reader.weight, 1)
+        try:
+            scale = smooth_scale(largest, weights.to(largest), alpha).to(weights)
+        except ValueError as error:
+            raise ValueError(f"{error}, between layer '{writer}' and layer '{names[0]}'") from error
+        for weight in {id(reader.weight): reader.weight for reader in readers}.values():  # tied ones once
+            weight.data *= _along(scale, weight, 1)
         source.weight.data /= _along(scale, source.weight, 0)
         if getattr(source, "bias", None) is not None:
             source.bias.data /= scale

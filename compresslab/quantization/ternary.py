@@ -127,7 +127,7 @@ class Ternary(Simulated):
     Raises:
         ValueError: an unknown rule.
 
-    Source: F. Li, B. Zhang, B. Liu, "Ternary Weight Networks", 2016, sections 2 and 3.
+    Source: F. Li, B. Zhang, B. Liu, "Ternary Weight Networks", 2016, section 2.
 
     Example:
         >>> Ternary(rule="0.7")(torch.tensor([4.0, -3.0, 0.5, 0.1]))

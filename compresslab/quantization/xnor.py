@@ -185,7 +185,7 @@ def xnor_conv2d(
         ValueError: x has not the channels of the weight.
 
     Source:
-        M. Rastegari, V. Ordonez, J. Redmon, A. Farhadi, "XNOR-Net", ECCV 2016, sections 3.2 and 3.3.
+        M. Rastegari, V. Ordonez, J. Redmon, A. Farhadi, "XNOR-Net", ECCV 2016, section 3.2.
 
     Example:
         >>> x, w = torch.tensor([[[[1.0, -3.0]]]]), torch.tensor([[[[2.0, 4.0]]]])
