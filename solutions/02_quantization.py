@@ -776,7 +776,8 @@ print(drawn.methods_table(evidence.values(), ("per channel", "AdaRound"), (8, 6,
 #    \frac{\partial L}{\partial w} := \frac{\partial L}{\partial \hat w} \cdot \mathbb 1[\,q_{min} \le w/s \le q_{max}\,] $$
 #
 # A weight beyond the range is clipped: moving it a little changes nothing, so there the gradient really is zero. That is the **clip
-# mask**.
+# mask**. The edges belong to the range. (PyTorch's own fake quantization rounds first and clamps then: to it, what lies less than half
+# a step beyond is still inside. Here we clamp first.)
 #
 # {{exercise 2.11}}
 #
@@ -1364,8 +1365,8 @@ drawn.everything(evidence.values());
 # *8 bits: a scale per channel, not trained. 4 bits and ternary: trained straight through. Every layer is quantized, the first and
 # the last too; losses are paired differences against the shipped network, intervals from the lowest to the highest end of all
 # seeds. In the figure the dashed line is what this course allows itself, and at the right edge stands how many times smaller the
-# file is.* A loss below zero is a gain: training went on, and a dense network trained as long would gain, too (chapter 01's
-# control). Eight bits are free. Four want a short training, three values a longer one, and what they cost depends on how much
+# file is.* A loss below zero is a gain: training went on, and a dense network trained as long gains, too: the last row of the table is
+# that control, for the network that had most to learn. Eight bits are free. Four want a short training, three values a longer one, and what they cost depends on how much
 # network there was to begin with.
 #
 # ## What was simplified

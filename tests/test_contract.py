@@ -78,7 +78,6 @@ RECIPES |= {
     "channels, then deep compression": (GRAPHS, "channels, coded"),
 }
 RECIPES |= {
-    "prepare: fake quantization": (WEIGHTED, lambda model: Q.prepare(model, lambda weight: Q.FakeQuantize(bits=3))),
     "fold batch norm": (GRAPHS, Q.fold_batch_norm),
     "equalize": (GRAPHS, lambda model: Q.equalize(Q.fold_batch_norm(model))),
 }

@@ -201,7 +201,7 @@ EXERCISES = (
                     "you still calibrate on the test images: the report judges a network that has seen the exam "
                     "(and nothing saturates, so that a wrong cast would stay hidden)"),
             Mistake("train mode", slips.calibrates_in_train_mode,
-                    "you calibrate in train mode: batch norm normalises by the batch and overwrites its statistics; call eval() before"),
+                    "you calibrate in train mode: batch norm normalises by the batch and overwrites its statistics; call model.eval() before"),
             Mistake("train mode, no copy", slips.calibrates_the_original_in_train_mode,
                     "you calibrate the caller's own model, in train mode: its batch norms take in the statistics of your batch; "
                     "deepcopy first, then eval() the copy, then calibrate"),
