@@ -204,9 +204,9 @@ EXERCISES = (
                     "you calibrate in train mode: batch norm normalises by the batch and overwrites its statistics; call model.eval() before"),
             Mistake("train mode, no copy", slips.calibrates_the_original_in_train_mode,
                     "you calibrate the caller's own model, in train mode: its batch norms take in the statistics of your batch; "
-                    "deepcopy first, then eval() the copy, then calibrate"),
+                    "deepcopy first, then set the copy to eval mode, then calibrate"),
             Mistake("left in eval", slips.model_left_in_eval,
-                    "your report is right, but the caller's model stays in eval mode: deepcopy first, then eval() the copy"),
+                    "your report is right, but the caller's model stays in eval mode: deepcopy first, then set the copy to eval mode"),
             Mistake("mode of the whole", slips.mode_of_the_whole,
                     "model.train(was) puts all modules into one mode, and a frozen batch norm trains again: work on a deepcopy"),
             Mistake("clamp lost", slips.clamp_lost, "you dropped the clamp and the byte: what lies beyond the range must saturate")),
