@@ -1365,8 +1365,8 @@ drawn.everything(evidence.values());
 # *8 bits: a scale per channel, not trained. 4 bits and ternary: trained straight through. Every layer is quantized, the first and
 # the last too; losses are paired differences against the shipped network, intervals from the lowest to the highest end of all
 # seeds. In the figure the dashed line is what this course allows itself, and at the right edge stands how many times smaller the
-# file is.* A loss below zero is a gain: training went on, and a dense network trained as long gains, too: the last row of the table is
-# that control, for the network that had most to learn. Eight bits are free. Four want a short training, three values a longer one, and what they cost depends on how much
+# file is.* A loss below zero is a gain: training went on, and a dense network trained as long gains, too: the last rows of the table are that control for the two networks that had
+# most to learn. Held against it, and not against the shipped network, three values do cost them points. Eight bits are free. Four want a short training, three values a longer one, and what they cost depends on how much
 # network there was to begin with.
 #
 # ## What was simplified

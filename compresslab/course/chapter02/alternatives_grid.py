@@ -41,7 +41,7 @@ def snr_of_norms(x, x_hat):
 
 
 def snr_as_a_difference(x, x_hat):
-    return 10 * (math.log10((x * x).mean()) - math.log10(((x_hat - x) ** 2).mean()))
+    return 10 * float((x * x).mean().log10() - ((x_hat - x) ** 2).mean().log10())
 
 
 def channels_one_by_one(weight, bits):

@@ -490,11 +490,6 @@ def summed_in_floats(q_x, z_x, q_w, bias_q, m0, shift, z_y):
     return _byte(_rescale(a, m0, shift) + z_y)
 
 
-def divided_in_floats(q_x, z_x, q_w, bias_q, m0, shift, z_y):
-    a = _sums(q_x, z_x, q_w, bias_q)
-    return _byte(((a * m0 + 2 ** (30 + shift)) / 2 ** (31 + shift)).floor().long() + z_y)
-
-
 def zero_point_of_x_forgotten(q_x, z_x, q_w, bias_q, m0, shift, z_y):
     return _byte(_rescale(_sums(q_x, 0, q_w, bias_q), m0, shift) + z_y)
 
