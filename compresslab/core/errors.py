@@ -1,11 +1,30 @@
 """Checks of arguments that every family shares, so that the same slip gets the same sentence."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def where(layer: str | None) -> str:
     """`` in layer 'fc1'`` for an error message, or nothing where no layer is meant."""
     return f" in layer '{layer}'" if layer else ""
+
+
+@contextmanager
+def naming(layer: str) -> Iterator[None]:
+    """Let a TypeError or ValueError from inside end with the layer's name.
+
+    Example:
+        >>> with naming("fc1"):
+        ...     check_int("bits", 9, 1, 8)
+        Traceback (most recent call last):
+        ValueError: bits must be a whole number from 1 to 8, got 9 in layer 'fc1'
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{error}{where(layer)}") from error
 
 
 def check_fraction(name: str, value: float, *, layer: str | None = None) -> float:

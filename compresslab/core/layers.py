@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.core.codes import MakeCode, WeightCode
-from compresslab.core.errors import where
+from compresslab.core.errors import naming, where
 from compresslab.core.geometry import Geometry, build_layer, geometry_of, plain_class
 from compresslab.core.modules import bake, map_layers, named_layers
 
@@ -213,11 +213,8 @@ def encode(
 
 def _make_code(make_code: MakeCode, name: str, weight: Tensor) -> WeightCode:
     """Run ``make_code``, naming the layer where it fails."""
-    try:
+    with naming(name):
         code = make_code(weight.detach())
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{error}{where(name)}") from error
     if not isinstance(code, WeightCode):
         raise TypeError(f"make_code must return a WeightCode, got {type(code).__name__}{where(name)}")
     return code

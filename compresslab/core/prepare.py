@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from compresslab.core.codes import WeightCode
-from compresslab.core.errors import where
+from compresslab.core.errors import naming, where
 from compresslab.core.layers import encode
 from compresslab.core.modules import map_layers, named_layers, register_
 
@@ -91,14 +91,11 @@ def prepare(
             return
         if _simulation(layer) is not None:
             raise ValueError(f"the weight is simulated already{where(name)}")
-        try:
+        with naming(name):
             simulated = make(layer.weight.detach())
             if not isinstance(simulated, Simulated):
                 raise TypeError(f"make must return a Simulated, got {type(simulated).__name__}")
             simulated.to_code(layer.weight.detach())
-        except (TypeError, ValueError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"{error}{where(name)}") from error
         register_(layer, "weight", simulated)
 
     return map_layers(model, tuple({type(layer) for layer in chosen.values()}), replace)
@@ -119,10 +116,8 @@ def convert(model: nn.Module) -> nn.Module:
             latent = layer.parametrizations.weight.original
             for earlier in list(layer.parametrizations.weight)[:-1]:
                 latent = earlier(latent)
-            try:
+            with naming(name):
                 codes[name] = simulation.to_code(latent)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{error}{where(name)}") from error
     if not codes:
         raise ValueError("no weight of this model is simulated; prepare it first")
     return encode(model, {name: lambda weight, code=code: code for name, code in codes.items()})

@@ -6,7 +6,6 @@ has :math:`2^n` roundings, too many to try, so AdaRound learns them: it makes th
 and 1, follows the gradient, and lets a regularizer drive every choice to one of the ends.
 """
 
-import copy
 import itertools
 from collections.abc import Collection
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from compresslab.core.calibrate import Batches, input_moments
 from compresslab.core.codes import UniformCode, check_weight
-from compresslab.core.errors import check_int
+from compresslab.core.errors import check_int, naming
 from compresslab.core.layers import encode
 from compresslab.core.modules import bake, named_layers
 from compresslab.core.uniform import FindRange, Grid, choose_scale, dequantize, min_max, to_rows
@@ -206,7 +205,7 @@ def encode_adaround(
     Differs: the target is the layer's output for the quantized network's inputs (the paper takes the original
         network's output, after the activation function).
     """
-    current, batches = bake(copy.deepcopy(model)), list(batches)
+    current, batches = bake(model), list(batches)
     if not batches:
         raise ValueError("no calibration data: batches is empty")
     together: dict[int, list[str]] = {}  # layers that share a weight are rounded for the inputs of all
@@ -225,9 +224,8 @@ def encode_adaround(
         code = _encode(first, layer.weight, H, bits, steps, **options)
         layer.weight.data.copy_(code.decode())
         codes[first] = code
-    for names in together.values():
-        current = encode(current, lambda _, code=codes[names[0]]: code, only=names)
-    return current
+    stored = {name: codes[names[0]] for names in together.values() for name in names}
+    return encode(current, {name: lambda _, code=code: code for name, code in stored.items()})
 
 
 def _encode(
@@ -242,7 +240,7 @@ def _encode(
     find_range: FindRange,
 ) -> UniformCode:
     """The code of one weight; without ``H``, of its nearest integers."""
-    try:
+    with naming(name):
         if H is None:
             options = {"group_size": group_size, "symmetric": symmetric, "find_range": find_range}
             return UniformCode.from_dense(weight, bits, axis=0, **options)
@@ -252,5 +250,3 @@ def _encode(
         wide = [part.expand(rows.shape).reshape(matrix.shape) for part in grid[:2]]
         q = adaround(matrix, H, Grid(*wide, *grid[2:]), steps=steps)
         return UniformCode.from_rows(q.view(rows.shape), grid, weight.shape, axis=0)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{error} in layer '{name}'") from error

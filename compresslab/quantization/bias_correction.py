@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compresslab.core.calibrate import Batches
 from compresslab.core.layers import CodedConv1d, CodedConv2d, CodedLayer, CodedLinear
 from compresslab.core.modules import WEIGHT_LAYERS, named_layers
+from compresslab.core.train import evaluating
 from compresslab.quantization.graph import Add, SpatialMean, as_layer, node_before, trace
 
 LAYERS = (*WEIGHT_LAYERS, CodedLinear, CodedConv1d, CodedConv2d)
@@ -209,7 +210,6 @@ def add_bias_(layer: nn.Module, shift: Tensor) -> None:
     layer.bias = nn.Parameter(shift.to(layer.weight.dtype))
 
 
-@torch.no_grad()
 def _output_means(model: nn.Module, names: list[str], batches: list[Any]) -> dict[str, Tensor]:
     """Mean output per channel of named layers in eval mode, float64 (O,)."""
     sums: dict[str, tuple[Tensor, int]] = {}
@@ -225,16 +225,13 @@ def _output_means(model: nn.Module, names: list[str], batches: list[Any]) -> dic
         _find(model, name).register_forward_hook(lambda layer, _, y, name=name: add(name, layer, y))
         for name in names
     ]
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        for batch in batches:
-            model(batch if isinstance(batch, Tensor) else batch[0])
+        with evaluating(model):
+            for batch in batches:
+                model(batch if isinstance(batch, Tensor) else batch[0])
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
     if not batches:
         raise ValueError("no calibration data: batches is empty")
     silent = [name for name in names if name not in sums or sums[name][1] == 0]
