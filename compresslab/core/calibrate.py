@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compresslab.core.train import evaluating
+
 Batches = Iterable[Tensor | tuple[Tensor, Tensor]]
 
 
@@ -44,7 +46,6 @@ def input_rows(layer: nn.Module, x: Tensor, *, name: str = "") -> Tensor:
     return patches.transpose(1, 2).reshape(-1, patches.shape[1])
 
 
-@torch.no_grad()
 def _run(model: nn.Module, layers: Iterable[str], batches: Batches, see: Callable[[str, Tensor], None]) -> None:
     """Run the model in eval mode over the batches and hand ``see`` the input rows of every named layer."""
     names = list(layers)
@@ -58,19 +59,16 @@ def _run(model: nn.Module, layers: Iterable[str], batches: Batches, see: Callabl
         )
         for name in names
     ]
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     ran = False
     try:
-        for batch in batches:
-            x = batch if isinstance(batch, Tensor) else batch[0]
-            model(x)
-            ran = ran or len(x) > 0
+        with evaluating(model):
+            for batch in batches:
+                x = batch if isinstance(batch, Tensor) else batch[0]
+                model(x)
+                ran = ran or len(x) > 0
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
     if not ran:
         raise ValueError("no calibration data: batches is empty, or its batches are")
 

@@ -32,7 +32,7 @@ from compresslab.quantization.dorefa import (
     quantize_gradient,
 )
 from compresslab.quantization.equalization import equalizable_pairs, equalize, equalizing_scales
-from compresslab.quantization.fake import FakeQuantize, round_ste
+from compresslab.quantization.fake import FakeQuantize, fake_quantize_ste, round_ste
 from compresslab.quantization.fixed_point import fixed_point_multiplier, rounding_multiply, rounding_shift
 from compresslab.quantization.float_formats import (
     E2M1,
@@ -130,6 +130,7 @@ __all__ = [
     "convert",
     "straight_through",
     "FakeQuantize",
+    "fake_quantize_ste",
     "round_ste",
     "LSQ",
     "lsq_quantize",

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from compresslab.core.calibrate import Batches
 from compresslab.core.errors import check_int, where
 from compresslab.core.modules import named_layers
-from compresslab.core.prepare import straight_through
 from compresslab.core.train import evaluating
 from compresslab.core.uniform import FindRange, Grid, choose_scale, fake_quantize, min_max
+from compresslab.quantization.fake import fake_quantize_ste
 from compresslab.quantization.ranges import MovingAverage, entropy_range, mse_range, percentile_range
 
 METHODS = ("min_max", "moving_average", "percentile", "mse", "entropy")
@@ -185,9 +185,7 @@ class QuantizedInput:
         grid = self.grid._replace(scale=scale, zero_point=zero_point)
         if not (x.requires_grad and torch.is_grad_enabled()):
             return fake_quantize(x, grid), *others
-        q = torch.round(x.detach() / scale) + zero_point
-        inside = (q >= grid.qmin) & (q <= grid.qmax)
-        return straight_through(x, fake_quantize(x, grid), inside), *others
+        return fake_quantize_ste(x, grid), *others
 
 
 def simulate_activations(model: nn.Module, grids: Mapping[str, Grid]) -> nn.Module:

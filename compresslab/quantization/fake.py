@@ -8,6 +8,7 @@ from compresslab.core.errors import check_int
 from compresslab.core.prepare import Simulated, straight_through
 from compresslab.core.uniform import (
     FindRange,
+    Grid,
     choose_scale,
     fake_quantize,
     from_rows,
@@ -27,6 +28,19 @@ def round_ste(x: Tensor) -> Tensor:
         tensor([1.])
     """
     return straight_through(x, torch.round(x))
+
+
+def fake_quantize_ste(x: Tensor, grid: Grid) -> Tensor:
+    """``fake_quantize``, trained straight through: gradient 1 for what rounds to a point of the grid, else 0.
+
+    Example:
+        >>> x = torch.tensor([0.6, 3.4, 3.6], requires_grad=True)
+        >>> fake_quantize_ste(x, choose_scale(0.0, 3.0, bits=2)).sum().backward()
+        >>> x.grad.tolist()
+        [1.0, 1.0, 0.0]
+    """
+    q = torch.round(x.detach() / grid.scale) + grid.zero_point
+    return straight_through(x, fake_quantize(x, grid), (q >= grid.qmin) & (q <= grid.qmax))
 
 
 class FakeQuantize(Simulated):
@@ -71,11 +85,7 @@ class FakeQuantize(Simulated):
         rows = to_rows(weight, self.axis, self.group_size)
         low, high = self.find_range(rows.detach())
         grid = choose_scale(low, high, self.bits, symmetric=self.symmetric)
-        least, largest = ((q - grid.zero_point) * grid.scale for q in (grid.qmin, grid.qmax))
-        half = grid.scale / 2  # what rounds to the outermost point is still inside
-        inside = (rows >= least - half) & (rows <= largest + half)
-        simulated = straight_through(rows, fake_quantize(rows, grid), inside)
-        return from_rows(simulated, weight.shape, self.axis)
+        return from_rows(fake_quantize_ste(rows, grid), weight.shape, self.axis)
 
     def to_code(self, weight: Tensor) -> UniformCode:
         return UniformCode.from_dense(

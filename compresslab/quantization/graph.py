@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from compresslab.core.modules import Mask
+from compresslab.core.train import evaluating
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -42,14 +43,11 @@ def trace(model: nn.Module) -> fx.Graph:
     Raises:
         ValueError: ``torch.fx`` cannot trace it.
     """
-    modes = {module: module.training for module in model.modules()}
     try:
-        return fx.Tracer().trace(model.eval())
+        with evaluating(model):
+            return fx.Tracer().trace(model)
     except Exception as error:  # tracing runs the network's own code: anything may be raised
         raise ValueError(f"{type(model).__name__} cannot be traced by torch.fx: {error}") from error
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def module_of(model: nn.Module, node: fx.Node) -> nn.Module | None:
