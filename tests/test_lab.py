@@ -28,6 +28,35 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+SECONDS = 180  # for the server to answer or to end: a busy machine may need many of them
+
+
+def wait_for(url: str, log: Path) -> int:
+    """The status of the first answer under ``url``."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, timeout=SECONDS) as answer:
+                return answer.status
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.5)
+    pytest.fail(f"JupyterLab did not answer within {SECONDS} s:\n{log.read_text()}")
+
+
+def stop(server: subprocess.Popen) -> None:
+    """End the server and everything it started in its process group, politely first."""
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, kind)
+            server.wait(timeout=SECONDS / 6)
+            return
+        except ProcessLookupError:  # the whole group has ended already
+            server.wait()
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     port, log = free_port(), tmp_path_factory.mktemp("lab") / "log"
@@ -38,18 +67,9 @@ def lab(tmp_path_factory):
                                   env=os.environ | {"JUPYTER_CONFIG_DIR": str(log.parent / "config")})
     url = f"http://127.0.0.1:{port}/lab/tree/00_start_here.ipynb?token={TOKEN}"
     try:
-        for _ in range(120):
-            try:
-                with urllib.request.urlopen(url, timeout=10) as answer:
-                    yield url, answer.status
-                    break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.5)
-        else:
-            pytest.fail(f"JupyterLab did not answer within 60 s:\n{log.read_text()}")
+        yield url, wait_for(url, log)
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=30)
+        stop(server)
 
 
 def test_server_answers(lab):
@@ -63,9 +83,9 @@ def test_first_chapter_is_drawn(lab, tmp_path):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.goto(lab[0])
+        page.goto(lab[0], timeout=SECONDS * 1000)
         heading = page.locator(".jp-Notebook h1").first
-        heading.wait_for(timeout=60_000)
+        heading.wait_for(timeout=SECONDS * 1000)
         assert "Start here" in heading.inner_text()
         page.screenshot(path=tmp_path / "lab.png")
         browser.close()
