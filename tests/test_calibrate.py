@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compresslab.core.calibrate import collect_inputs, input_moments, input_norms
+from compresslab.core.calibrate import collect_inputs, find_layers, input_moments, input_norms, watch
 
 
 def small_net():
@@ -69,3 +69,35 @@ def test_batches_without_an_example_are_no_data():
         with pytest.raises(ValueError, match="no calibration data"):
             collect(model, ["0"], [torch.zeros(0, 3)])
     assert input_moments(model, ["0"], [torch.zeros(0, 3), torch.ones(2, 3)])["0"].eq(2).all()
+
+
+def test_watched_layers_keep_their_latest_output_with_its_gradient_and_lose_their_hooks():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    x = torch.randn(5, 3)
+    with watch(model, ["1", "0"]) as outputs:
+        assert outputs == {}
+        model(torch.zeros(1, 3))
+        y = model(x)
+        assert list(outputs) == ["0", "1"] and outputs["1"].shape == (5, 4)  # in the order in which they ran
+        assert torch.equal(model[2](outputs["1"]), y)
+        outputs["0"].sum().backward()
+    assert model[0].weight.grad is not None and not any(layer._forward_hooks for layer in model)
+    model(x)
+    assert len(outputs["0"]) == 5
+
+
+def test_hooks_go_when_the_model_fails():
+    model = nn.Sequential(nn.Linear(3, 4))
+    with pytest.raises(RuntimeError), watch(model, ["0"]):
+        model(torch.zeros(1, 7))
+    assert not model[0]._forward_hooks
+
+
+def test_an_unknown_layer_is_named_with_those_that_exist():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    for name in ("2", "fc"):
+        with pytest.raises(ValueError, match=f"the model has no layer '{name}'; it has 0, 1$"):
+            find_layers(model, ["0", name])
+    assert find_layers(model, ["1", ""]) == {"1": model[1], "": model}
+    with pytest.raises(ValueError, match="it has none"), watch(nn.Linear(1, 1), ["x"]):
+        pass

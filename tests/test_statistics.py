@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, ttest_1samp
 
 from compresslab.core.statistics import (
     PairedDifference,
     mcnemar_exact,
+    mean_interval,
     paired_difference,
     proportion_interval,
     tango_interval,
@@ -134,3 +135,25 @@ def test_impossible_counts_and_answers_are_refused():
         paired_difference(torch.ones(3, dtype=torch.bool), torch.ones(4, dtype=torch.bool))
     with pytest.raises(ValueError, match="one answer per image"):
         paired_difference(torch.ones(0, dtype=torch.bool), torch.ones(0, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [0.021, 0.025, 0.019, 0.031, 0.02], [3.0, 3.0, 3.0]])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_the_interval_of_a_mean_is_that_of_scipys_one_sample_t_test(values, confidence):
+    mean, low, high = mean_interval(values, confidence)
+    assert mean == pytest.approx(sum(values) / len(values)) and low <= mean <= high
+    if len(set(values)) > 1:
+        expected = ttest_1samp(values, 0).confidence_interval(confidence)
+        assert (low, high) == pytest.approx((expected.low, expected.high))
+    else:
+        assert low == mean == high
+
+
+@pytest.mark.parametrize(("values", "confidence", "message"), [
+    ([1.0], 0.95, "at least two finite values"),
+    ([1.0, float("nan")], 0.95, "at least two finite values"),
+    ([1.0, 2.0], 95, "did you mean 0.95"),
+])  # fmt: skip
+def test_a_mean_without_an_interval(values, confidence, message):
+    with pytest.raises(ValueError, match=message):
+        mean_interval(values, confidence)

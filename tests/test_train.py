@@ -30,6 +30,22 @@ def states_equal(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
+def test_another_optimizer_follows_the_same_schedule(digits):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))  # no bias in front of a batch norm: Adam divides by its noise
+    trained = train(network, digits, epochs=1, lr=0.01, seed=3, progress=False,
+                    optimizer=lambda parameters, lr: torch.optim.AdamW(parameters, lr, weight_decay=0.1))  # fmt: skip
+    expected = copy.deepcopy(network).train()
+    optimizer = torch.optim.AdamW(expected.parameters(), 0.01, weight_decay=0.1)
+    for step, (x, y) in enumerate(digits.batches(128, shuffle=True, generator=torch.Generator().manual_seed(3))):
+        optimizer.param_groups[0]["lr"] = cosine_lr(0.01, step, 3, warmup=0.1)
+        optimizer.zero_grad()
+        F.cross_entropy(expected(x), y).backward()
+        optimizer.step()
+    for found, wanted in zip(trained.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_training_equals_a_loop_written_out(digits, network):
     trained = train(network, digits, epochs=2, lr=0.1, warmup=0, batch_size=128, seed=3, progress=False)
     expected = copy.deepcopy(network).train()

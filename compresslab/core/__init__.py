@@ -30,7 +30,7 @@ from compresslab.core.uniform import (
 from compresslab.core.store import CompressedFileError, header_bytes, load, payload_bits, save
 
 # modules, calibration, linear algebra
-from compresslab.core.calibrate import collect_inputs, input_moments, input_norms
+from compresslab.core.calibrate import collect_inputs, find_layers, input_moments, input_norms, watch
 from compresslab.core.linalg import inverse_factor
 from compresslab.core.modules import Mask, apply_mask_, bake, get_mask, map_layers, named_layers
 from compresslab.core.prepare import Simulated, convert, prepare, straight_through
@@ -54,6 +54,7 @@ from compresslab.core.progress import progress_bar
 from compresslab.core.statistics import (
     PairedDifference,
     mcnemar_exact,
+    mean_interval,
     paired_difference,
     proportion_interval,
     tango_interval,
@@ -71,11 +72,11 @@ __all__ = [
     "Grid", "choose_scale", "dequantize", "fake_quantize", "from_rows", "min_max", "quantize", "to_rows",
     # modules, calibration, linear algebra, simulation
     "Simulated", "convert", "prepare", "straight_through",
-    "Mask", "apply_mask_", "bake", "collect_inputs", "get_mask", "input_moments", "input_norms", "inverse_factor",
+    "Mask", "apply_mask_", "bake", "collect_inputs", "find_layers", "get_mask", "input_moments", "input_norms", "inverse_factor",
     "map_layers", "named_layers",
     # training and measuring (add here)
     "MacReport", "Measurement", "PairedDifference", "Speedup", "Step", "Timing", "accuracy", "correct_answers",
-    "count_macs", "file_size", "form_of", "format_rows", "mcnemar_exact", "measure", "paired_difference", "pipeline",
-    "predict_labels", "predict_logits", "progress_bar", "proportion_interval", "speedup", "tango_interval",
-    "time_models", "train",
+    "count_macs", "file_size", "form_of", "format_rows", "mcnemar_exact", "mean_interval", "measure", "paired_difference",
+    "pipeline", "predict_labels", "predict_logits", "progress_bar", "proportion_interval", "speedup", "tango_interval",
+    "time_models", "train", "watch",
 ]  # fmt: skip

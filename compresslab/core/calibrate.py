@@ -1,11 +1,12 @@
-"""What flows into the layers of a network: inputs, their second moments, their norms.
+"""What flows through the layers of a network: inputs, their second moments, their norms; outputs.
 
 Data-aware methods (Wanda, SparseGPT, ThiNet, GPTQ, whitened SVD) need these, and all of them write a layer as
 ``Y = W X`` with one input vector per column of ``X``. A convolution is brought to that form by unfolding: each
 output position contributes the patch it sees.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -46,18 +47,64 @@ def input_rows(layer: nn.Module, x: Tensor, *, name: str = "") -> Tensor:
     return patches.transpose(1, 2).reshape(-1, patches.shape[1])
 
 
+def find_layers(
+    model: nn.Module, names: Iterable[str], types: tuple[type, ...] = (nn.Module,)
+) -> dict[str, nn.Module]:
+    """The layers of these names, in their order.
+
+    Raises:
+        ValueError: a name that the model does not have; says which it has.
+        TypeError: a layer of none of the types.
+    """
+    known = dict(model.named_modules())
+    found = {}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"the model has no layer {name!r}; it has {', '.join(filter(None, known)) or 'none'}")
+        if not isinstance(known[name], types):
+            allowed = " or ".join(kind.__name__ for kind in types)
+            raise TypeError(f"this must be {allowed}, got {type(known[name]).__name__} in layer '{name}'")
+        found[name] = known[name]
+    return found
+
+
+@contextmanager
+def watch(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Inside, a dictionary keeps the latest output of every named layer, gradients attached.
+
+    Args:
+        model: the network; its hooks are gone afterwards.
+        layers: names as in ``model.named_modules()``.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.ReLU())
+        >>> with watch(model, ["1"]) as outputs:
+        ...     _ = model(torch.tensor([[[-1.0, 2.0]]]))
+        >>> outputs
+        {'1': tensor([[0., 2.]])}
+    """
+    outputs: dict[str, Tensor] = {}
+    hooks = [
+        layer.register_forward_hook(lambda _, args, output, name=name: outputs.__setitem__(name, output))
+        for name, layer in find_layers(model, layers).items()
+    ]
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _run(model: nn.Module, layers: Iterable[str], batches: Batches, see: Callable[[str, Tensor], None]) -> None:
     """Run the model in eval mode over the batches and hand ``see`` the input rows of every named layer."""
-    names = list(layers)
-    known = dict(model.named_modules())
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise ValueError(f"the model has no layer '{missing[0]}'")
     hooks = [
-        known[name].register_forward_pre_hook(
+        layer.register_forward_pre_hook(
             lambda layer, args, name=name: see(name, input_rows(layer, args[0].detach(), name=name))
         )
-        for name in names
+        for name, layer in find_layers(model, layers).items()
     ]
     ran = False
     try:

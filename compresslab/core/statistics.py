@@ -10,6 +10,8 @@ d is the accuracy of a minus the accuracy of b. Its interval is Tango's: all dif
 would not reject. It is used because its ends are right where compression lives, near zero disagreement: after
 10,000 images without any flip, Wald's interval is [0, 0], as if certain, Tango's is [-0.04, +0.04] points.
 
+Images are one source of chance, seeds another: `mean_interval` is for a handful of whole runs.
+
 Source: Tango, Equivalence Test and Confidence Interval for the Difference in Proportions for the
     Paired-Sample Design, Statistics in Medicine 17, 1998, section 3; Wilson, Probable Inference, the Law of
     Succession, and Statistical Inference, 1927; McNemar, Note on the Sampling Error of the Difference Between
@@ -19,11 +21,12 @@ Source: Tango, Equivalence Test and Confidence Interval for the Difference in Pr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from scipy.optimize import brentq
-from scipy.stats import binom, norm
+from scipy.stats import binom, norm, t
 from torch import Tensor
 
 
@@ -152,6 +155,36 @@ def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> tup
     centre, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     low, high = ((centre + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
     return (0.0 if successes == 0 else low), (1.0 if successes == n else high)
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """The mean of repeated runs with Student's interval, such as the gain of a method in each of several seeds.
+
+        mean +- t_{n-1} s / sqrt(n),    s^2 = sum (v - mean)^2 / (n - 1)
+
+    Where two methods were run with the same seeds, hand in their differences: what the seeds do to both drops out.
+
+    Args:
+        values: one number per run, at least two.
+        confidence: of the interval, in (0, 1).
+    Returns:
+        (mean, low, high).
+    Raises:
+        ValueError: fewer than two values, one that is not finite, or a confidence out of range.
+    Source: Student, The Probable Error of a Mean, Biometrika, 1908.
+    Example:
+        >>> [round(number, 3) for number in mean_interval([1.0, 2.0, 3.0])]
+        [2.0, -0.484, 4.484]
+    """
+    _check_confidence(confidence)
+    values = [float(value) for value in values]
+    n = len(values)
+    if n < 2 or not all(map(math.isfinite, values)):
+        raise ValueError(f"an interval needs at least two finite values, got {values}")
+    mean = math.fsum(values) / n
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    half = float(t.ppf((1 + confidence) / 2, n - 1)) * spread
+    return mean, mean - half, mean + half
 
 
 def mcnemar_exact(flips_ab: int, flips_ba: int) -> float:

@@ -12,7 +12,6 @@ Modules of other classes (the network's own) are not described: they come from t
 its class builds it. ``rebuild`` makes of a skeleton what the descriptions say.
 """
 
-import importlib
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +22,7 @@ from torch.nn.utils import parametrize
 
 from compresslab.core.geometry import build_layer, geometry_of, is_plain, plain_class
 from compresslab.core.modules import Mask, apply_mask_
+from compresslab.core.names import import_by_name
 
 # The classes that a file may name beside the plain layers, and where they live; imported when a file needs
 # them. A family adds its codes and layers here. The class must be built as cls(**meta, **arrays, **children).
@@ -193,8 +193,7 @@ def find_class(name: str) -> type:
     """The class that ``STORED_CLASSES`` lists under this name."""
     if name not in STORED_CLASSES:
         raise ValueError(f"there is no storable class {name!r}")
-    module, _, attribute = STORED_CLASSES[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return import_by_name(STORED_CLASSES[name])
 
 
 def _build(

@@ -1,6 +1,6 @@
 """Training and prediction: the one loop that every chapter uses.
 
-Stochastic gradient descent with momentum. The learning rate rises along a line for the first W of T steps,
+Stochastic gradient descent with momentum, unless another optimizer is asked for. The learning rate rises along a line for the first W of T steps,
 then falls along half a cosine, step by step:
 
     lr_t = lr * (t + 1) / W                                  t < W = warmup * T
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from compresslab.data import Split
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+MakeOptimizer = Callable[[list[nn.Parameter], float], torch.optim.Optimizer]
 
 
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -66,6 +67,7 @@ def train(
     batch_size: int = 128,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
+    optimizer: MakeOptimizer | None = None,
     loss: Loss | None = None,
     after_step: Callable[[nn.Module, int], None] | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
@@ -83,6 +85,9 @@ def train(
         warmup: fraction of the steps over which the learning rate rises to `lr`, in [0, 1).
         batch_size: images per step; the last, smaller batch of an epoch is used too.
         momentum, weight_decay: of SGD; the decay acts on every parameter.
+        optimizer: `optimizer(parameters, lr)` makes another one, such as
+            `partial(torch.optim.AdamW, weight_decay=0.01)`; its learning rate follows the same schedule, and
+            `momentum` and `weight_decay` are then not used.
         loss: `loss(model, x, y)`, a scalar; cross-entropy where None. Distillation comes in here.
         after_step: called as `after_step(model, step)` after every update, step from 0.
         augment: `augment(x, generator)` returns changed images, drawn anew for every batch.
@@ -101,7 +106,10 @@ def train(
     per_epoch = -(-len(split) // batch_size)
     if not trainable or epochs == 0:
         return model.eval()
-    optimizer = torch.optim.SGD(trainable, lr, momentum, weight_decay=weight_decay)
+    if optimizer is None:
+        updates = torch.optim.SGD(trainable, lr, momentum, weight_decay=weight_decay)
+    else:
+        updates = optimizer(trainable, lr)
     generator = torch.Generator().manual_seed(seed)
     batches = _endless(split, batch_size, generator)
     device, recorder = device_of(model), _Recorder(per_epoch, history)
@@ -111,12 +119,12 @@ def train(
         for step in bar:
             x, y = next(batches)
             x = x if augment is None else augment(x, generator)
-            for group in optimizer.param_groups:
+            for group in updates.param_groups:
                 group["lr"] = cosine_lr(lr, step, len(steps), warmup)
             value = (loss or cross_entropy)(model, channels_last(x.to(device)), y.to(device))
-            optimizer.zero_grad()
+            updates.zero_grad()
             value.backward()
-            optimizer.step()
+            updates.step()
             if after_step is not None:
                 after_step(model, step)
             recorder.record(step, value.detach(), group["lr"], bar)

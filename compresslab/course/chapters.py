@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
+from compresslab.core.names import import_by_name
 from compresslab.course.exercise import Chapter, Exercise, Prediction, Question, chapter_number
 
 CHAPTERS: dict[str, str] = {
@@ -22,8 +21,7 @@ def load_chapter(number: str | int) -> Chapter:
     key = str(number).zfill(2)
     if key not in CHAPTERS:
         raise ValueError(f"there is no chapter {number!r}; there are {', '.join(sorted(CHAPTERS))}")
-    module, _, attribute = CHAPTERS[key].partition(":")
-    return getattr(import_module(module), attribute)
+    return import_by_name(CHAPTERS[key])
 
 
 def find_exercise(id: str) -> Exercise:

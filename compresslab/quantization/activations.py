@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from compresslab.core.calibrate import Batches
+from compresslab.core.calibrate import Batches, find_layers
 from compresslab.core.errors import check_int, where
 from compresslab.core.modules import named_layers
 from compresslab.core.train import evaluating
@@ -216,10 +216,8 @@ def simulate_activations(model: nn.Module, grids: Mapping[str, Grid]) -> nn.Modu
         [[1.0], [3.0]]
     """
     model = copy.deepcopy(model)
-    modules = dict(model.named_modules())
+    modules = find_layers(model, grids)
     for name, grid in grids.items():
-        if name not in modules:
-            raise ValueError(f"the model has no layer '{name}'")
         if grid.scale.numel() != 1:
             raise ValueError(f"activations have one scale per tensor, got {grid.scale.numel()}{where(name)}")
         _remove_hooks_(modules[name])

@@ -12,6 +12,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from compresslab.core.calibrate import find_layers
 from compresslab.core.errors import check_int
 from compresslab.core.modules import bake
 
@@ -154,8 +155,8 @@ def rotate_stream(
         (True, False)
     """
     model = bake(model)
-    written = {name: _find(model, name, (nn.Linear, nn.Embedding)) for name in writers}
-    read = {name: _find(model, name, (nn.Linear,)) for name in readers}
+    written = find_layers(model, writers, (nn.Linear, nn.Embedding))
+    read = find_layers(model, readers, (nn.Linear,))
     turns = [(name, layer.weight, int(isinstance(layer, nn.Embedding))) for name, layer in written.items()]
     turns += [(name, layer.weight, 1) for name, layer in read.items()]
     biases = {name: getattr(layer, "bias", None) for name, layer in written.items()}
@@ -173,14 +174,3 @@ def rotate_stream(
     for tensor, axis in {(id(tensor), axis): (tensor, axis) for _, tensor, axis in turns}.values():
         tensor.data = rotate(tensor.data.movedim(axis, -1), signs).movedim(-1, axis).contiguous()
     return model
-
-
-def _find(model: nn.Module, name: str, types: tuple[type, ...]) -> nn.Module:
-    """The layer of that name, if it is of the right type."""
-    layer = dict(model.named_modules()).get(name)
-    if layer is None:
-        raise ValueError(f"the model has no layer '{name}'")
-    if not isinstance(layer, types):
-        allowed = " or ".join(kind.__name__ for kind in types)
-        raise TypeError(f"this must be {allowed}, got {type(layer).__name__} in layer '{name}'")
-    return layer

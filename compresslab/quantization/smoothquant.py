@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from compresslab.core.calibrate import Batches, collect_inputs
+from compresslab.core.calibrate import Batches, collect_inputs, find_layers
 from compresslab.core.codes import check_weight
 from compresslab.core.errors import check_fraction
 from compresslab.core.modules import bake
@@ -160,8 +160,9 @@ def smooth_layers(
     model, batches = bake(model), list(batches)
     for writer, names in pairs:
         names = (names,) if isinstance(names, str) else tuple(names)
-        source = _find(model, writer, (*_READERS, *_NORMS))
-        readers = [_find(model, name, _READERS) for name in names]
+        source = find_layers(model, [writer], (*_READERS, *_NORMS))[writer]
+        found = find_layers(model, names, _READERS)
+        readers = [found[name] for name in names]
         _check_pair(writer, source, names, readers)
         largest = torch.stack(list(input_absmax(model, names, batches).values())).amax(0)
         weights = torch.stack([_absmax_w(reader.weight.detach()) for reader in readers]).amax(0)
@@ -186,17 +187,6 @@ def _absmax_w(weight: Tensor) -> Tensor:
 def _along(scale: Tensor, weight: Tensor, axis: int) -> Tensor:
     """The scale with axes of size 1, so that it multiplies one axis of the weight."""
     return scale.view([-1 if i == axis else 1 for i in range(weight.ndim)])
-
-
-def _find(model: nn.Module, name: str, types: tuple[type, ...]) -> nn.Module:
-    """The layer of that name, if it is of the right type."""
-    layer = dict(model.named_modules()).get(name)
-    if layer is None:
-        raise ValueError(f"the model has no layer '{name}'")
-    if not isinstance(layer, types):
-        allowed = ", ".join(kind.__name__ for kind in types)
-        raise TypeError(f"this must be one of {allowed}; got {type(layer).__name__} in layer '{name}'")
-    return layer
 
 
 def _check_pair(writer: str, source: nn.Module, names: tuple[str, ...], readers: list[nn.Module]) -> None:
