@@ -21,7 +21,7 @@ from typing import Any, Literal
 from compresslab.course import progress
 from compresslab.course.trial import Trial, Wrong
 
-Limit = Literal["file", "bytes", "macs", "accuracy"]
+Limit = Literal["file", "bytes", "parameters", "macs", "accuracy"]
 SECONDS = 180
 
 
@@ -39,6 +39,7 @@ class Report:
     problem: str = ""
     loss: float = 0.0  # against the baseline on the same images, where the task names one
     loss_low: float = 0.0  # the lower end of its 95 % interval
+    parameters: int = 0  # of the network that runs: a coded weight counts with all its numbers
 
 
 _known: dict[tuple[str, str], Report] = {}
@@ -50,7 +51,8 @@ class BudgetTask:
 
     Args:
         dataset: "ink_digits" or "street_digits". input_shape: of one image, (C, H, W).
-        max_bytes: of the whole file, its metadata included. max_macs: per image.
+        max_bytes: of the whole file, its metadata included. max_parameters: of the decoded network.
+        max_macs: per image.
         min_accuracy: fraction, on `images` fresh images.
         max_loss: fraction lost against the shipped network `baseline` on the same images. Broken only if the 95 %
             interval of the paired difference lies above it: where so many images cannot tell, the file has it.
@@ -60,6 +62,7 @@ class BudgetTask:
     dataset: str
     input_shape: tuple[int, ...]
     max_bytes: int | None = None
+    max_parameters: int | None = None
     max_macs: int | None = None
     min_accuracy: float | None = None
     max_loss: float | None = None
@@ -83,6 +86,10 @@ class BudgetTask:
         found: dict[Limit, str] = {}
         if self.max_bytes is not None and report.bytes > self.max_bytes:
             found["bytes"] = f"the file takes {report.bytes:,} bytes, {self.max_bytes:,} are allowed"
+        if self.max_parameters is not None and report.parameters > self.max_parameters:
+            found["parameters"] = (
+                f"the network has {report.parameters:,} parameters, {self.max_parameters:,} are allowed"
+            )
         if self.max_macs is not None and report.macs > self.max_macs:
             found["macs"] = f"the network needs {report.macs:,} MACs per image, {self.max_macs:,} are allowed"
         if not report.images:
@@ -110,8 +117,8 @@ class BudgetTask:
         if broken := self.broken(report):
             raise Wrong("; ".join(broken.values()))
         return (
-            f"{report.bytes:,} bytes, {report.macs:,} MACs per image, {report.accuracy:.2%} on "
-            f"{report.images:,} fresh images"
+            f"{report.bytes:,} bytes, {report.parameters:,} parameters, {report.macs:,} MACs per image, "
+            f"{report.accuracy:.2%} on {report.images:,} fresh images"
             + (f", {100 * report.loss:.2f} points lost" if self.max_loss is not None else "")
         )
 
@@ -158,6 +165,7 @@ def _measure_elsewhere(request: dict[str, Any], size: int) -> Report:
 
 def measure_file(request: dict[str, Any]) -> Report:
     """Build, fill with NaN, load, count: runs in the fresh process."""
+    from compresslab.core.layers import decompress
     from compresslab.core.macs import count_macs
     from compresslab.core.store import load
     from compresslab.core.statistics import paired_difference
@@ -175,13 +183,15 @@ def measure_file(request: dict[str, Any]) -> Report:
         if missing := unfilled(model):
             return Report(size, problem=f"the file does not hold all weights: {missing} is not filled")
         macs = count_macs(model, request["input_shape"]).total
+        parameters = sum(p.numel() for p in decompress(model).parameters())
     except Exception as error:
         return Report(size, problem=f"the file cannot be loaded: {error}")
-    if request["max_bytes"] is not None and size > request["max_bytes"]:
-        return Report(size, macs)  # too large, however good
+    counted = {"max_bytes": size, "max_parameters": parameters, "max_macs": macs}
+    if any(request[limit] is not None and number > request[limit] for limit, number in counted.items()):
+        return Report(size, macs, parameters=parameters)  # too large, however good
     data = fresh_data(request["dataset"], request["images"], seed=request["seed"])
     correct = correct_answers(model, data)
-    report = Report(size, macs, correct.double().mean().item(), request["images"])
+    report = Report(size, macs, correct.double().mean().item(), request["images"], parameters=parameters)
     if request["baseline"] is None:
         return report
     lost = paired_difference(correct_answers(load_baseline(request["baseline"]), data), correct)
