@@ -23,14 +23,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compresslab.models.networks import LeNet5, LeNet300, MobileNetLike, ResNet, VGGLike
+from compresslab.core.names import import_by_name
 
-MODELS: dict[str, type[nn.Module]] = {
-    "lenet300": LeNet300,
-    "lenet5": LeNet5,
-    "vgg": VGGLike,
-    "resnet": ResNet,
-    "mobilenet": MobileNetLike,
+# Whole networks, and blocks that a list of layers may hold beside `KINDS`; imported when they are asked for.
+MODELS: dict[str, str] = {
+    "lenet300": "compresslab.models.networks:LeNet300",
+    "lenet5": "compresslab.models.networks:LeNet5",
+    "vgg": "compresslab.models.networks:VGGLike",
+    "resnet": "compresslab.models.networks:ResNet",
+    "mobilenet": "compresslab.models.networks:MobileNetLike",
+    "compact": "compresslab.compact.small:CompactNet",
+}
+BLOCKS: dict[str, str] = {
+    "fire": "compresslab.compact.fire:Fire",
+    "separable": "compresslab.compact.separable:SeparableConv",
+    "inverted_residual": "compresslab.compact.inverted:InvertedResidual",
+    "shuffle_v1": "compresslab.compact.shuffle:ShuffleUnitV1",
+    "shuffle_v2": "compresslab.compact.shuffle:ShuffleUnitV2",
+    "ghost": "compresslab.compact.ghost:GhostModule",
 }
 LARGEST = 16_384  # channels, features, kernel sizes and input sides
 Shape = tuple[int, ...]
@@ -69,18 +79,19 @@ def build_model(name: str, /, **arguments: Any) -> nn.Module:
     """Build a network of the course by name, with random weights.
 
     Args:
-        name: one of `MODELS`: lenet300, lenet5, vgg, resnet, mobilenet.
+        name: one of `MODELS`: lenet300, lenet5, vgg, resnet, mobilenet, compact.
         arguments: of its class, such as `depth=20`.
     Raises:
         ValueError: an unknown name, an unknown argument, or a value out of range.
     """
     if not isinstance(name, str) or name not in MODELS:
         raise ValueError(f"there is no network {name!r}; choose one of {', '.join(MODELS)}")
-    allowed = list(inspect.signature(MODELS[name]).parameters)
+    network = import_by_name(MODELS[name])
+    allowed = list(inspect.signature(network).parameters)
     for argument in arguments:
         if argument not in allowed:
             raise ValueError(f"{name} has no argument {argument!r}; it has {', '.join(allowed)}")
-    return MODELS[name](**arguments)
+    return network(**arguments)
 
 
 class Stack(nn.Sequential):
@@ -88,7 +99,7 @@ class Stack(nn.Sequential):
 
     Args:
         input: the shape of one input, such as [3, 32, 32].
-        layers: pairs [kind, options], kind one of `KINDS`.
+        layers: pairs [kind, options], kind one of `KINDS` or `BLOCKS`.
     """
 
     def __init__(self, input: list[int], layers: list) -> None:
@@ -120,7 +131,7 @@ def _build(layers: list, shape: Shape, place: str) -> tuple[list[nn.Module], Sha
         kind, options = _parse(layer, f"{place} {number}")
         name = f"{place} {number} ({kind})"
         try:
-            module = KINDS[kind](shape, name, **options)
+            module = _kind(kind)(shape, name, **options)
             with torch.no_grad():
                 shape = tuple(module.eval()(torch.zeros(1, *shape)).shape[1:])
         except (TypeError, RuntimeError) as error:
@@ -133,12 +144,38 @@ def _parse(layer: list, name: str) -> tuple[str, dict]:
     if not isinstance(layer, (list, tuple)) or len(layer) not in (1, 2) or not isinstance(layer[0], str):
         raise ValueError(f"{name}: a layer is a pair [kind, options], got {layer!r}")
     kind, options = layer[0], layer[1] if len(layer) == 2 else {}
-    if kind not in KINDS:
-        raise ValueError(f"{name}: there is no layer {kind!r}; choose one of {', '.join(KINDS)}")
-    allowed = list(inspect.signature(KINDS[kind]).parameters)[2:]
+    if kind not in KINDS and kind not in BLOCKS:
+        raise ValueError(f"{name}: there is no layer {kind!r}; choose one of {', '.join([*KINDS, *BLOCKS])}")
+    allowed = list(inspect.signature(_kind(kind)).parameters)[2:]
     if not isinstance(options, dict) or set(options) - set(allowed):
         raise ValueError(f"{name} ({kind}): the options are {', '.join(allowed) or 'none'}, got {options!r}")
     return kind, options
+
+
+def _kind(kind: str) -> Callable[..., nn.Module]:
+    """What builds a layer of this kind: build(shape, name, **options)."""
+    return KINDS[kind] if kind in KINDS else _block(import_by_name(BLOCKS[kind]))
+
+
+def _block(cls: type[nn.Module]) -> Callable[..., nn.Module]:
+    """A block of `compresslab.compact`, built from the number of channels that reach it and plain numbers."""
+    _, *options = inspect.signature(cls).parameters.values()
+    plain = [o for o in options if o.default is o.empty or not isinstance(o.default, type)]  # no classes: activations
+
+    def build(shape: Shape, name: str, **options: Any) -> nn.Module:
+        channels = _axes(name, shape, 3)
+        for key, value in options.items():
+            if not isinstance(value, (bool, float)):
+                _whole(f"{name}: {key}", value, 0)
+        try:
+            return cls(channels, **options)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+    shape, name, _ = inspect.signature(build).parameters.values()
+    keywords = [option.replace(kind=option.KEYWORD_ONLY) for option in plain]
+    build.__signature__ = inspect.Signature([shape, name, *keywords])
+    return build
 
 
 def _whole(name: str, value: Any, least: int = 1) -> int:
