@@ -98,6 +98,8 @@ def test_an_unknown_layer_is_named_with_those_that_exist():
     for name in ("2", "fc"):
         with pytest.raises(ValueError, match=f"the model has no layer '{name}'; it has 0, 1$"):
             find_layers(model, ["0", name])
+    with pytest.raises(ValueError, match=r"got the string '01'; write \['01'\]"):
+        find_layers(model, "01")
     assert find_layers(model, ["1", ""]) == {"1": model[1], "": model}
     with pytest.raises(ValueError, match="it has none"), watch(nn.Linear(1, 1), ["x"]):
         pass

@@ -119,7 +119,7 @@ def test_degenerate_batches_stay_finite(loss):
         student = student.clone().requires_grad_()
         value = loss(student, randn(len(student), 5, seed=1))
         value.backward()
-        assert value.isfinite() and student.grad.isfinite().all()
+        assert value.isfinite() and student.grad.abs().max() < 10  # not 1e12 where two vectors coincide
         if len(student) == 1:
             assert value == 0
     assert rkd_angle_loss(randn(2, 3), randn(2, 3, seed=1)) == 0  # two images make no angle

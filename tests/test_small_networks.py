@@ -96,6 +96,12 @@ def test_what_it_refuses(arguments, message):
         CompactNet(**arguments)
 
 
+@pytest.mark.parametrize("arguments", [{"block": "nope"}, {"block": "plain", "depth": 0}])
+def test_no_search_for_a_width_of_what_does_not_exist(arguments):
+    with pytest.raises(ValueError, match="there is no block 'nope'|depth must be"):
+        width_for(max_parameters=100, **arguments)
+
+
 def test_a_budget_that_no_width_keeps():
     with pytest.raises(ValueError, match="no network of plain blocks has at most 5 parameters"):
         width_for("plain", 5)
@@ -107,6 +113,7 @@ LAYERS = [
     ["conv", {"out_channels": 8, "padding": 1, "bias": False}], ["batch_norm"], ["relu"],
     ["separable", {"out_channels": 16, "stride": 2}],
     ["inverted_residual", {"out_channels": 16, "expansion": 2, "squeeze_excite": 0.25}],
+    ["inverted_residual", {"out_channels": 16, "squeeze_excite": None}],
     ["shuffle_v2", {"out_channels": 16}],
     ["shuffle_v1", {"out_channels": 32, "stride": 2, "groups": 2}],
     ["fire", {"squeeze": 4, "expand1x1": 8, "expand3x3": 8, "batch_norm": True}],
@@ -131,6 +138,8 @@ def test_a_stack_may_hold_every_block(tmp_path):
         (["inverted_residual", {"out_channels": 8, "stride": 3}], r"layer 0 \(inverted_residual\): stride must be"),
         (["ghost", {"out_channels": 10**9}], "out_channels must be a whole number from 0 to 16384"),
         (["shuffle_v1", {"out_channels": 8, "stride": 2, "groups": 3}], r"layer 0 \(shuffle_v1\): .*groups"),
+        (["separable", {"out_channels": 8, "batch_norm": 0.5}], r"batch_norm must be true or false, got 0.5"),
+        (["inverted_residual", {"out_channels": 8, "expansion": 1e15}], "expansion must be from 1 to 64"),
         (["separable"], r"layer 0 \(separable\): .*out_channels"),
         (["unknown"], "there is no layer 'unknown'; choose one of conv, linear, .*, ghost"),
     ],

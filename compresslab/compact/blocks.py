@@ -79,6 +79,23 @@ def part_of(channels: int, fraction: float, name: str) -> int:
     return max(1, round(channels * fraction))
 
 
+def widened(in_channels: int, expansion: float) -> int:
+    """So many times as many channels, rounded.
+
+    Raises:
+        TypeError, ValueError: ``expansion`` is no number from 1 to 64.
+
+    Example:
+        >>> widened(16, 6), widened(3, 1.5)
+        (96, 4)
+    """
+    if isinstance(expansion, bool) or not isinstance(expansion, (int, float)):
+        raise TypeError(f"expansion must be a number of at least 1, got {expansion!r}")
+    if not 1 <= expansion <= 64:
+        raise ValueError(f"expansion must be from 1 to 64, got {expansion:g}")
+    return round(in_channels * expansion)
+
+
 class ConvBN(nn.Module):
     r"""Convolution, batch norm, activation.
 

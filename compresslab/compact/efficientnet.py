@@ -66,6 +66,8 @@ class EfficientNetB0(nn.Module):
         check_int("num_classes", num_classes, 1)
         check_fraction("dropout", dropout)
         super().__init__()
+        if check_fraction("survival", survival) == 0:
+            raise ValueError("survival must be in (0, 1], got 0: a branch that survives is divided by it")
         blocks = _blocks(width_mult, depth_mult)
         channels = scale_channels(STEM, width_mult)
         self.features = nn.Sequential(ConvBN(3, channels, stride=2, activation=nn.SiLU))

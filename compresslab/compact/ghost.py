@@ -12,7 +12,7 @@ word: an ordinary convolution makes :math:`m = n / s` *intrinsic* maps, and ever
 import torch
 from torch import Tensor, nn
 
-from compresslab.compact.blocks import ConvBN, Factory, check_kernel, part_of
+from compresslab.compact.blocks import ConvBN, Factory, check_kernel, part_of, widened
 from compresslab.compact.squeeze_excite import SqueezeExcite
 from compresslab.core.errors import check_int
 
@@ -158,7 +158,7 @@ class GhostBottleneck(nn.Module):
         super().__init__()
         check_int("in_channels", in_channels, 1)
         check_int("stride", stride, 1, 2)
-        hidden = _hidden_channels(in_channels, expansion)
+        hidden = widened(in_channels, expansion)
         self.residual = stride == 1 and in_channels == out_channels
         self.widen = GhostModule(in_channels, hidden, 1, ratio, ghost_kernel, activation)
         self.depthwise = self.squeeze = None
@@ -181,15 +181,6 @@ class GhostBottleneck(nn.Module):
         if self.squeeze is not None:
             y = self.squeeze(y)
         return self.narrow(y) + self.shortcut(x)
-
-
-def _hidden_channels(in_channels: int, expansion: float) -> int:
-    """The width between the two ghost modules, at least 1."""
-    if isinstance(expansion, bool) or not isinstance(expansion, (int, float)):
-        raise TypeError(f"expansion must be a number of at least 1, got {expansion!r}")
-    if not 1 <= expansion <= 64:
-        raise ValueError(f"expansion must be from 1 to 64, got {expansion:g}")
-    return round(in_channels * expansion)
 
 
 def _check(in_channels: int, out_channels: int, kernel_size: int, ratio: int, ghost_kernel: int) -> int:

@@ -7,7 +7,7 @@ in few channels would destroy what it sets to zero, with no other channel left t
 
 from torch import Tensor, nn
 
-from compresslab.compact.blocks import ConvBN, Factory, NormFactory, part_of
+from compresslab.compact.blocks import ConvBN, Factory, NormFactory, part_of, widened
 from compresslab.compact.squeeze_excite import SqueezeExcite
 from compresslab.core.errors import check_int
 
@@ -25,7 +25,7 @@ class InvertedResidual(nn.Module):
     Args:
         in_channels, out_channels: M and N.
         stride: 1 or 2, of the depthwise convolution.
-        expansion: :math:`t \ge 1`, any number; with :math:`t = 1` there is no widening layer.
+        expansion: :math:`t`, a number from 1 to 64; with :math:`t = 1` there is no widening layer.
         kernel_size: k of the depthwise convolution, odd.
         activation: makes :math:`\sigma`: ``nn.ReLU6`` (V2), ``nn.Hardswish`` (V3), ``nn.SiLU``
             (EfficientNet).
@@ -94,11 +94,7 @@ def _hidden(in_channels: int, expansion: float, hidden_channels: int | None) -> 
     """The hidden channels, as asked for in one of two ways."""
     if hidden_channels is not None:
         return check_int("hidden_channels", hidden_channels, 1)
-    if isinstance(expansion, bool) or not isinstance(expansion, (int, float)):
-        raise TypeError(f"expansion must be a number of at least 1, got {expansion!r}")
-    if not 1 <= expansion < float("inf"):
-        raise ValueError(f"expansion must be a finite number of at least 1, got {expansion:g}")
-    return round(in_channels * expansion)
+    return widened(in_channels, expansion)
 
 
 def _squeeze_excite(hidden: int, wanted: float | nn.Module) -> nn.Module:

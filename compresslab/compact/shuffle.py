@@ -138,7 +138,7 @@ class ShuffleUnitV1(nn.Module):
         check_groups(groups, bottleneck=check_int("bottleneck", bottleneck, 1))
         first = groups if first_groups is None else first_groups
         super().__init__()
-        self.stride = stride
+        self.stride, self.residual = stride, stride == 1
         self.reduce = ConvBN(in_channels, bottleneck, 1, groups=first)
         self.shuffle = ChannelShuffle(groups)
         self.depthwise = ConvBN(bottleneck, bottleneck, 3, stride, bottleneck, activation=None)
@@ -146,7 +146,7 @@ class ShuffleUnitV1(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.expand(self.depthwise(self.shuffle(self.reduce(x))))
-        if self.stride == 1:
+        if self.residual:
             return F.relu(x + y)
         return F.relu(torch.cat([F.avg_pool2d(x, 3, 2, padding=1), y], 1))
 

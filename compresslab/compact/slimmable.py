@@ -333,8 +333,13 @@ def slimmable_loss(widths: Sequence[float]) -> Callable[[nn.Module, Tensor, Tens
     Args:
         widths: fractions that the network was built for; the last one stays set.
 
+    Raises:
+        ValueError: no widths.
+
     Source: Yu et al., ICLR 2019, section 3, algorithm 1.
     """
+    if not widths:
+        raise ValueError("give at least one width to train at")
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         total = x.new_zeros(())

@@ -97,19 +97,26 @@ def width_for(block: str, max_parameters: int, **arguments: int) -> int:
         the width; widths that the block cannot have are passed over.
     Raises:
         ValueError: no width is small enough.
+        TypeError, ValueError: an unknown block, or an argument that `CompactNet` refuses.
     Example:
         >>> sum(p.numel() for p in CompactNet("plain", width_for("plain", 20_000)).parameters()) <= 20_000
         True
     """
     check_int("max_parameters", max_parameters, 1)
+    _size(block, 16, **arguments)  # a width that every block can have: what it refuses, no width will mend
     best = width = size = 0
     while size <= max_parameters:
         best, width = (width if size else best), width + 1
         try:
-            with torch.device("meta"):  # shapes only
-                size = sum(p.numel() for p in CompactNet(block, width, **arguments).parameters())
+            size = _size(block, width, **arguments)
         except ValueError:  # a width that the block cannot have
             size = 0
     if not best:
         raise ValueError(f"no network of {block} blocks has at most {max_parameters} parameters")
     return best
+
+
+def _size(block: str, width: int, **arguments: int) -> int:
+    """The parameters of a network, of which only the shapes are made."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in CompactNet(block, width, **arguments).parameters())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compresslab.compact.blocks import ConvBN
 from compresslab.compact.search import Architecture, SearchSpace
 from compresslab.compact.slimmable import SlimmableConv2d, SlimmableLinear, SwitchableBatchNorm
 from compresslab.core.errors import check_int
@@ -97,11 +98,7 @@ class Supernet(nn.Module):
     def __init__(self, space: SearchSpace):
         super().__init__()
         self.space = space
-        self.stem = nn.Sequential(
-            nn.Conv2d(space.in_channels, space.stem, 3, padding=1, bias=False),
-            nn.BatchNorm2d(space.stem),
-            nn.ReLU6(),
-        )
+        self.stem = ConvBN(space.in_channels, space.stem, activation=nn.ReLU6)
         self.stages = nn.ModuleList()
         inputs: tuple[int, ...] = (space.stem,)
         for stage, (widths, depths) in enumerate(zip(space.widths, space.depths, strict=True)):

@@ -53,9 +53,11 @@ def find_layers(
     """The layers of these names, in their order.
 
     Raises:
-        ValueError: a name that the model does not have; says which it has.
+        ValueError: a name that the model does not have; says which it has. A string instead of a collection.
         TypeError: a layer of none of the types.
     """
+    if isinstance(names, str):
+        raise ValueError(f"layers must be a collection of layer names, got the string {names!r}; write [{names!r}]")
     known = dict(model.named_modules())
     found = {}
     for name in names:
@@ -71,6 +73,8 @@ def find_layers(
 @contextmanager
 def watch(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Inside, a dictionary keeps the latest output of every named layer, gradients attached.
+
+    It is the tensor itself: a layer behind it that works in place, such as ``nn.ReLU(inplace=True)``, changes it.
 
     Args:
         model: the network; its hooks are gone afterwards.

@@ -1,7 +1,7 @@
 """Training and prediction: the one loop that every chapter uses.
 
-Stochastic gradient descent with momentum, unless another optimizer is asked for. The learning rate rises along a line for the first W of T steps,
-then falls along half a cosine, step by step:
+Stochastic gradient descent with momentum, unless another optimizer is asked for. The learning rate rises
+along a line for the first W of T steps, then falls along half a cosine, step by step:
 
     lr_t = lr * (t + 1) / W                                  t < W = warmup * T
     lr_t = lr * (1 + cos(pi * (t - W) / (T - W))) / 2        t = W ... T-1

@@ -9,10 +9,9 @@ import math
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from compresslab.distillation.distill import Seen, Term
-from compresslab.distillation.feature_maps import to_common_size
+from compresslab.distillation.feature_maps import to_common_size, to_unit
 
 
 def _check_power(name: str, value: float) -> None:
@@ -53,7 +52,7 @@ def attention_map(features: Tensor, power: float = 2.0) -> Tensor:
     _check_power("power", power)
     if features.ndim != 4:
         raise ValueError(f"attention needs feature maps (N, C, H, W), got shape {tuple(features.shape)}")
-    return F.normalize(features.abs().pow(power).sum(1).flatten(1), dim=1)
+    return to_unit(features.abs().pow(power).sum(1).flatten(1), dim=1)
 
 
 def attention_loss(student: Tensor, teacher: Tensor, *, power: float = 2.0, p: float = 2.0) -> Tensor:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from compresslab.core.errors import check_fraction
 from compresslab.distillation.decoupled import check_labels, non_targets
 from compresslab.distillation.distill import TeacherOutputs
-from compresslab.distillation.soft_targets import check_logits, check_temperature
+from compresslab.distillation.soft_targets import check_logits, check_temperature, soft_target_loss
 
 
 def smoothed_label_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -61,10 +61,8 @@ def smoothed_label_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Ten
     check_fraction("smoothing", smoothing)
     check_logits(logits, logits)
     check_labels(labels, logits)
-    log_p = logits.log_softmax(1)
-    log_u = torch.full_like(log_p, -math.log(logits.shape[1]))
-    ignorance = F.kl_div(log_p, log_u, reduction="batchmean", log_target=True)
-    return (1 - smoothing) * F.nll_loss(log_p, labels) + smoothing * ignorance
+    ignorance = soft_target_loss(logits, torch.zeros_like(logits), temperature=1.0)  # KL(u || p)
+    return (1 - smoothing) * F.cross_entropy(logits, labels) + smoothing * ignorance
 
 
 def uniform_teacher(outputs: TeacherOutputs) -> TeacherOutputs:

@@ -154,7 +154,7 @@ def invert(
         check_labels(labels, teacher(x))
         for step in progress_bar(range(steps), "inverting", unit="step", show=progress):
             wrong = F.cross_entropy(teacher(x), labels)
-            far = sum(statistics_distance(inputs[name], layer) for name, layer in norms.items())
+            far = sum(statistics_distance(seen, norms[name]) for name, seen in inputs.items())  # of those that ran
             loss = wrong + statistics * far + smoothness * total_variation(x) + decay * x.square().mean()
             (x.grad,) = torch.autograd.grad(loss, x)
             updates.step()

@@ -10,10 +10,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from compresslab.distillation.distill import Seen, Term
-from compresslab.distillation.soft_targets import check_logits, check_temperature
+from compresslab.distillation.soft_targets import check_logits, check_temperature, divergence
 
 
 def check_labels(labels: Tensor, logits: Tensor) -> None:
@@ -67,11 +66,6 @@ def binary_log_probabilities(logits: Tensor, labels: Tensor, temperature: float)
     return torch.cat([target, rest], dim=1).log_softmax(1)
 
 
-def _divergence(student_log: Tensor, teacher_log: Tensor) -> Tensor:
-    """KL(teacher || student) of every row, from log-probabilities: (N,)."""
-    return F.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(1)
-
-
 def tckd(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
     r"""The target part: does the student give the right class what the teacher gives it?
 
@@ -100,7 +94,7 @@ def tckd(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, tempera
     """
     _check(student_logits, teacher_logits, labels, temperature)
     teacher = binary_log_probabilities(teacher_logits.detach(), labels, temperature)
-    return _divergence(binary_log_probabilities(student_logits, labels, temperature), teacher)
+    return divergence(teacher, binary_log_probabilities(student_logits, labels, temperature))
 
 
 def nckd(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -123,7 +117,7 @@ def nckd(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, tempera
     """
     _check(student_logits, teacher_logits, labels, temperature)
     teacher = (non_targets(teacher_logits.detach(), labels) / temperature).log_softmax(1)
-    return _divergence((non_targets(student_logits, labels) / temperature).log_softmax(1), teacher)
+    return divergence(teacher, (non_targets(student_logits, labels) / temperature).log_softmax(1))
 
 
 def non_target_mass(teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:

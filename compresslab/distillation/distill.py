@@ -12,6 +12,7 @@ A teacher that sees the same images in every epoch says the same every time, so 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -92,9 +93,9 @@ def teacher_outputs(
     """
     if len(split) == 0:
         raise ValueError("there is nothing to teach: the split is empty")
-    parts = []
+    parts, layers = [], tuple(layers)
     for x in split.batches(batch_size, labels=False):
-        seen = _teach(teacher, x, tuple(layers))
+        seen = _teach(teacher, x, layers)
         parts.append(TeacherOutputs(seen.logits.cpu(), {name: f.cpu() for name, f in seen.features.items()}))
     features = {name: torch.cat([part.features[name] for part in parts]) for name in parts[0].features}
     return TeacherOutputs(torch.cat([part.logits for part in parts]), features)
@@ -147,7 +148,7 @@ def distill(
         ValueError: no terms, a weight that is negative or not finite, a layer that student or teacher does not
             have, outputs for another number of images, outputs together with `augment`; and as
             `core.train.train`.
-        TypeError: a term that is no `Term`.
+        TypeError: a term that is no `Term`; a teacher that is neither a network nor `TeacherOutputs`.
     Example:
         >>> from compresslab.distillation.soft_targets import SoftTargets
         >>> images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
@@ -164,6 +165,8 @@ def distill(
     student_layers = _layers(terms, "student_layers")
     teacher_layers = _layers(terms, "teacher_layers")
     find_layers(student, student_layers)
+    if not isinstance(teacher, (nn.Module, TeacherOutputs)):
+        raise TypeError(f"the teacher is a network or its TeacherOutputs, got {type(teacher).__name__}")
     if augment is not None and isinstance(teacher, TeacherOutputs):
         raise ValueError("with augment the teacher must see the changed images: give the network, not its outputs")
     if augment is None and isinstance(teacher, nn.Module):
@@ -185,7 +188,8 @@ def distill(
         return sum(weight * term(seen) for weight, term in zip(weights, model.terms, strict=True))
 
     weights = [weight for weight, _ in terms]
-    learner = _Learner(student, nn.ModuleList(term for _, term in terms))
+    parts = copy.deepcopy(nn.ModuleList(term for _, term in terms)).to(device_of(student))
+    learner = _Learner(student, parts)
     numbered = replace(split, labels=torch.arange(len(split)))  # a step learns which rows it has
     return train(learner, numbered, epochs=epochs, lr=lr, batch_size=batch_size, optimizer=optimizer, loss=loss,
                  augment=augment, seed=seed, progress=progress, history=history).student  # fmt: skip

@@ -74,6 +74,23 @@ def to_vectors(features: Tensor) -> Tensor:
     return features.mean((2, 3)) if features.ndim == 4 else features.flatten(1)
 
 
+def to_unit(vectors: Tensor, dim: int) -> Tensor:
+    """Vectors scaled to length 1; the zero vector stays zero.
+
+    ``F.normalize`` does the same, but a gradient that meets the zero vector comes out of it 10^12 times as large.
+
+    Args:
+        vectors: any shape; they lie along ``dim``.
+
+    Example:
+        >>> to_unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), dim=1)
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    length = vectors.norm(dim=dim, keepdim=True)
+    return vectors / length.masked_fill(length == 0, 1.0)
+
+
 def channel_regressor(in_channels: int, out_channels: int, *, seed: int = 0) -> nn.Conv2d:
     """A 1x1 convolution with bias that turns the student's channels into as many as the teacher has.
 

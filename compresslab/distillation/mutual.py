@@ -15,7 +15,7 @@ from compresslab.core.train import MakeOptimizer, train
 from compresslab.data import Split
 from compresslab.distillation.decoupled import check_labels
 from compresslab.distillation.distill import adamw
-from compresslab.distillation.soft_targets import check_logits
+from compresslab.distillation.soft_targets import check_logits, soft_target_loss
 
 
 def mutual_losses(logits: Sequence[Tensor], labels: Tensor) -> list[Tensor]:
@@ -50,14 +50,13 @@ def mutual_losses(logits: Sequence[Tensor], labels: Tensor) -> list[Tensor]:
     for other in logits[1:]:
         check_logits(logits[0], other)
     check_labels(labels, logits[0])
-    log_p = [F.log_softmax(z, dim=1) for z in logits]
-    return [_peer_loss(i, log_p, labels) for i in range(len(log_p))]
+    return [_peer_loss(i, logits, labels) for i in range(len(logits))]
 
 
-def _peer_loss(i: int, log_p: Sequence[Tensor], labels: Tensor) -> Tensor:
-    others = [other.detach() for j, other in enumerate(log_p) if j != i]
-    divergences = [F.kl_div(log_p[i], other, reduction="batchmean", log_target=True) for other in others]
-    return F.nll_loss(log_p[i], labels) + sum(divergences) / len(divergences)
+def _peer_loss(i: int, logits: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """To each peer the others are teachers, with soft targets at T = 1."""
+    taught = [soft_target_loss(logits[i], other, temperature=1.0) for j, other in enumerate(logits) if j != i]
+    return F.cross_entropy(logits[i], labels) + sum(taught) / len(taught)
 
 
 class _Cohort(nn.Module):

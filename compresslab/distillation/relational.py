@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compresslab.distillation.distill import Seen, Term
-from compresslab.distillation.feature_maps import check_batch, to_vectors
+from compresslab.distillation.feature_maps import check_batch, to_unit, to_vectors
 
 
 def _check_vectors(vectors: Tensor) -> None:
@@ -78,7 +78,7 @@ def angle_potential(vectors: Tensor) -> Tensor:
         (0.7071, 0.0)
     """
     _check_vectors(vectors)
-    directions = F.normalize(_differences(vectors), dim=2).transpose(0, 1)  # [j, i] -> e^{ij}
+    directions = to_unit(_differences(vectors), dim=2).transpose(0, 1)  # [j, i] -> e^{ij}
     same = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
     return (directions @ directions.transpose(1, 2)).masked_fill(same, 0.0)
 
@@ -159,7 +159,7 @@ def similarity_matrix(features: Tensor) -> Tensor:
                 [0., 1.]])
     """
     rows = features.flatten(1)
-    return F.normalize(rows @ rows.T, dim=1)
+    return to_unit(rows @ rows.T, dim=1)
 
 
 def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:

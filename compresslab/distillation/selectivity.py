@@ -10,11 +10,10 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from compresslab.core.errors import check_int
 from compresslab.distillation.distill import Seen, Term
-from compresslab.distillation.feature_maps import to_common_size
+from compresslab.distillation.feature_maps import to_common_size, to_unit
 
 
 def _check_kernel(degree: int, constant: float) -> None:
@@ -115,7 +114,7 @@ def selectivity_loss(student: Tensor, teacher: Tensor, *, degree: int = 2, const
         (0.0, 0.5)
     """
     student, teacher = to_common_size(student, teacher.detach())
-    patterns = [F.normalize(maps.flatten(2), dim=2) for maps in (student, teacher)]
+    patterns = [to_unit(maps.flatten(2), dim=2) for maps in (student, teacher)]
     return mmd_squared(*patterns, degree, constant).mean()
 
 

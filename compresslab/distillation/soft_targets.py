@@ -103,11 +103,16 @@ def reverse_kl_loss(student_logits: Tensor, teacher_logits: Tensor, temperature:
     return _scaled_kl(student_logits, teacher_logits.detach(), temperature)
 
 
+def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) of every row, from log-probabilities (N, K): (N,)."""
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
 def _scaled_kl(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """T^2 KL(softmax(first / T) || softmax(second / T)), batch mean."""
     check_temperature(temperature)
     log_p, log_q = F.log_softmax(first / temperature, 1), F.log_softmax(second / temperature, 1)
-    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(1).mean()
+    return temperature**2 * divergence(log_p, log_q).mean()
 
 
 class SoftTargets(Term):
@@ -129,7 +134,7 @@ class Labels(Term):
     """The ordinary cross-entropy with the labels: the hard half of the loss, or a student without a teacher.
 
     Args:
-        smoothing: eps in [0, 1); the target becomes (1 - eps) on the label and eps / K on every class.
+        smoothing: eps in [0, 1]; the target becomes (1 - eps) on the label and eps / K on every class.
     Source: of the smoothing, Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, Rethinking the Inception
         Architecture for Computer Vision, 2016, section 7.
     """

@@ -1,7 +1,8 @@
 """Networks as data: a dictionary, or its JSON text, that describes a network, and what builds it.
 
 Two forms, both strict: an unknown name, a missing option or a shape that does not fit is a `ValueError` that
-names the layer. A network of the course with its arguments, or a stack of layers, pairs of kind and options:
+names the layer. A network of the course (one of `MODELS`) with its arguments, or a stack of layers, pairs of
+kind (one of `KINDS`, or a block of compact networks, one of `BLOCKS`) and options:
 
     {"model": "resnet", "depth": 20, "width": 16}
 
@@ -160,12 +161,16 @@ def _kind(kind: str) -> Callable[..., nn.Module]:
 def _block(cls: type[nn.Module]) -> Callable[..., nn.Module]:
     """A block of `compresslab.compact`, built from the number of channels that reach it and plain numbers."""
     _, *options = inspect.signature(cls).parameters.values()
+    by_name = {o.name: o for o in options}
     plain = [o for o in options if o.default is o.empty or not isinstance(o.default, type)]  # no classes: activations
 
     def build(shape: Shape, name: str, **options: Any) -> nn.Module:
         channels = _axes(name, shape, 3)
         for key, value in options.items():
-            if not isinstance(value, (bool, float)):
+            default = by_name[key].default
+            if isinstance(default, bool):
+                _flag(name, value, key)
+            elif value != default and not isinstance(value, float):
                 _whole(f"{name}: {key}", value, 0)
         try:
             return cls(channels, **options)
@@ -239,10 +244,10 @@ def _residual(shape, name, *, layers) -> nn.Module:
     return Residual(*modules)
 
 
-def _flag(name: str, bias: Any) -> bool:
-    if not isinstance(bias, bool):
-        raise ValueError(f"{name}: bias must be true or false, got {bias!r}")
-    return bias
+def _flag(name: str, value: Any, key: str = "bias") -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: {key} must be true or false, got {value!r}")
+    return value
 
 
 KINDS: dict[str, Callable[..., nn.Module]] = {
