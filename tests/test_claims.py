@@ -5,7 +5,9 @@ from statistics import mean
 
 import pytest
 
-from compresslab.core import UniformCode, encode
+from compresslab.compact import CompactNet
+from compresslab.compact.small import BLOCKS
+from compresslab.core import UniformCode, count_macs, encode, mean_interval
 from compresslab.core.measure import file_size
 from compresslab.course.evidence import load_evidence
 from compresslab.models import load_baseline
@@ -83,3 +85,67 @@ def test_the_opening_figure_shows_the_collapse_and_its_cures():
     assert mean(figure_rows("per channel", 4)) > mean(figure_rows("per tensor", 4))
     assert min(figure_rows("AdaRound", 3)) > mean(figure_rows("per channel", 3))
     assert min(figure_rows("QAT", 2)) > max(figure_rows("AdaRound", 2)) + 0.05
+
+
+# -- chapter 03 ----------------------------------------------------------------------------------------------
+
+COMPACT = list(load_evidence("03").values())
+
+
+def test_every_block_keeps_the_same_budget_and_differs_in_what_it_buys():
+    rows = [row for row in COMPACT if row["experiment"] == "blocks"]
+    assert {(row["block"], row["seed"]) for row in rows} == {(block, seed) for block in BLOCKS for seed in (0, 1)}
+    for row in rows:
+        model = CompactNet(row["block"], row["width"])
+        assert row["parameters"] == sum(p.numel() for p in model.parameters())
+        assert 15_000 < row["parameters"] <= 20_000 and row["macs"] == count_macs(model, (3, 32, 32)).total
+        assert row["accuracy"] > 0.85
+
+
+def test_equal_parameters_and_operations_are_not_equal_time():
+    for batch in (1, 64):
+        (rows,) = (row["rows"] for row in COMPACT if row["experiment"] == "latency" and row["batch"] == batch)
+        by_block = {row["block"]: row for row in rows}
+        assert set(by_block) == set(BLOCKS)
+        macs = [row["macs"] for row in rows]
+        assert max(macs) < 1.7 * min(macs)
+        slowest = max(rows, key=lambda row: row["milliseconds"])
+        assert slowest["milliseconds"] > 2.5 * by_block["plain"]["milliseconds"]
+
+
+# -- chapter 04 ----------------------------------------------------------------------------------------------
+
+TAUGHT = list(load_evidence("04").values())
+
+
+def gains(method: str, experiment: str = "transfer", **settings: int) -> list[float]:
+    """Accuracy minus that of the student of the same seed that learned from labels alone."""
+    def runs(name: str) -> dict[int, float]:
+        return {row["seed"]: row["accuracy"] for row in TAUGHT if row["experiment"] == experiment
+                and row["method"] == name and all(row[key] == value for key, value in settings.items())}
+
+    alone, taught = runs("labels"), runs(method)
+    assert taught and set(taught) <= set(alone)
+    return [taught[seed] - alone[seed] for seed in sorted(taught)]
+
+
+def test_soft_targets_gain_two_points_over_five_paired_seeds():
+    found = gains("soft targets")
+    mean_gain, low, _ = mean_interval(found)
+    assert len(found) == 5 and mean_gain >= 0.02 and low > 0.01
+
+
+def test_with_all_the_data_and_long_training_the_gain_all_but_vanishes():
+    few, full = mean(gains("soft targets")), mean(gains("soft targets", "regime", images=20_000))
+    assert full < few / 2 and abs(full) < 0.01
+
+
+def test_stopped_early_plain_distillation_loses():
+    _, _, high = mean_interval(found := gains("soft targets", "regime", images=4_000))
+    assert len(found) == 5 and max(found) < 0 and high < 0
+
+
+def test_controls_fall_short_of_the_teacher():
+    taught = mean(gains("soft targets"))
+    for control in ("label smoothing", "wrong teacher"):
+        assert len(gains(control)) == 3 and mean(gains(control)) < taught - 0.005

@@ -9,6 +9,8 @@ CHAPTERS: dict[str, str] = {
     "00": "compresslab.course.chapter00:CHAPTER",
     "01": "compresslab.course.chapter01:CHAPTER",
     "02": "compresslab.course.chapter02:CHAPTER",
+    "03": "compresslab.course.chapter03:CHAPTER",
+    "04": "compresslab.course.chapter04:CHAPTER",
 }
 
 
