@@ -18,12 +18,15 @@ BUGS = {
     "same": "[block] * n is n times one block, with one set of weights: build each one anew",
 }
 
+PLACES = {"norm": "the batch norms", "bent": "the end of a branch", "crop": "the shortcut", "same": "the row of blocks"}
+
 
 def still(left: tuple[str, ...]) -> str:
-    """What to say of a stage with these bugs left: how many, and what one of them is."""
+    """What to say of a stage with these bugs left: how many, where, and what one of them is."""
     if len(left) == 1:
         return f"one bug is left: {BUGS[left[0]]}"
-    return f"{('two', 'three')[len(left) - 2]} bugs are left, one of them: {BUGS[left[0]]}"
+    places = " and ".join(PLACES[bug] for bug in left)
+    return f"{('two', 'three')[len(left) - 2]} bugs are left, in {places}; the first: {BUGS[left[0]]}"
 
 
 EXERCISES = (

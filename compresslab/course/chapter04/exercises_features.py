@@ -177,7 +177,7 @@ EXERCISES = (
                     "the teacher still runs in train mode: its batch norms use each small batch's statistics, and forget their own"),
             Mistake("copy in train mode", bugs.copy_in_train_mode,
                     "the teacher's copy runs in train mode: you protect the teacher, but its answers depend on who else is in the batch"),
-            Mistake("mode as it came", bugs.mode_as_it_came, "the teacher runs in the mode in which it came: its last training left it in train mode; say eval()"),
+            Mistake("mode as it came", bugs.mode_as_it_came, "the teacher runs in the mode in which it came: its last training left it in train mode; say teacher.eval()"),
             Mistake("eval and left", bugs.eval_and_left, "right answers, but the caller's teacher comes back in eval mode: work on a copy, or put its mode back"),
             Mistake("gradient into the teacher", bugs.gradient_into_teacher, "the loss still sends gradients into the teacher: no optimizer uses them, and they fill its memory; torch.no_grad()"),
             Mistake("forgot T squared", bugs.forgot_t_squared, "the factor T^2 is missing: the soft half weighs 16 times too little at T = 4"),

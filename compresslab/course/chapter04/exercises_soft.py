@@ -133,7 +133,7 @@ EXERCISES = (
         reference=references.cache_logits, verify=checks.verify_cache_logits, alternatives=(right.cache_and_restore, right.cache_into_a_table),
         mistakes=(
             Mistake("as it came", controls.as_it_came,
-                    "you take the teacher in the mode in which it comes: in train mode dropout and batch statistics spoil its answers; call eval()"),
+                    "you take the teacher in the mode in which it comes: in train mode dropout and batch statistics spoil its answers; call teacher.eval()"),
             Mistake("train mode", controls.in_train_mode,
                     "your teacher answers in train mode: its logits depend on dropout and on the batch, and its batch-norm statistics move"),
             Mistake("left in eval mode", controls.left_in_eval,

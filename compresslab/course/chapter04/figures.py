@@ -68,7 +68,7 @@ def transfer(rows: Iterable[Mapping[str, Any]], title: str = "") -> Figure:
     """
     rows = list(rows)
     found, gained = _by_method(rows), gains(rows)
-    least = min(mean(runs.values()) for runs in found.values())
+    least = min((mean(runs.values()) for runs in found.values()), default=0.0)
     if "labels" in found and least < (shown := mean(found["labels"].values()) - OFF_SCALE):
         least = shown
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 0.9 + 0.34 * max(len(found), 3)), sharey=True, width_ratios=(1, 1.1))
