@@ -76,10 +76,7 @@ class SlimmableConv2d(nn.Module):
         check_int("in_channels", in_channels, 1)
         check_int("out_channels", out_channels, 1)
         check_int("stride", stride, 1)
-        if depthwise and in_channels != out_channels:
-            raise ValueError(
-                f"a depthwise convolution keeps the channels, got {in_channels} in and {out_channels} out"
-            )
+        _check_channels(in_channels, out_channels, depthwise)
         super().__init__()
         groups, padding = in_channels if depthwise else 1, check_kernel(kernel_size) // 2
         self.conv = nn.Conv2d(
@@ -96,10 +93,7 @@ class SlimmableConv2d(nn.Module):
         """
         check_int("in_channels", in_channels, 1, self.conv.in_channels)
         check_int("out_channels", out_channels, 1, self.conv.out_channels)
-        if self.depthwise and in_channels != out_channels:
-            raise ValueError(
-                f"a depthwise convolution keeps the channels, got {in_channels} in and {out_channels} out"
-            )
+        _check_channels(in_channels, out_channels, self.depthwise)
         self.active = in_channels, out_channels
 
     def set_width_(self, width: float) -> None:
@@ -129,6 +123,11 @@ class SlimmableConv2d(nn.Module):
         conv = nn.Conv2d(inputs, outputs, size, stride, padding, groups=groups, bias=False)
         conv.weight = nn.Parameter(self.weight().detach().clone())
         return conv
+
+
+def _check_channels(in_channels: int, out_channels: int, depthwise: bool) -> None:
+    if depthwise and in_channels != out_channels:
+        raise ValueError(f"a depthwise convolution keeps the channels, got {in_channels} in and {out_channels} out")
 
 
 class SlimmableLinear(nn.Module):

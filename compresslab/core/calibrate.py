@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compresslab.core.errors import check_names
 from compresslab.core.train import evaluating
 
 Batches = Iterable[Tensor | tuple[Tensor, Tensor]]
@@ -56,8 +57,7 @@ def find_layers(
         ValueError: a name that the model does not have; says which it has. A string instead of a collection.
         TypeError: a layer of none of the types.
     """
-    if isinstance(names, str):
-        raise ValueError(f"layers must be a collection of layer names, got the string {names!r}; write [{names!r}]")
+    check_names("layers", names)
     known = dict(model.named_modules())
     found = {}
     for name in names:
@@ -71,7 +71,7 @@ def find_layers(
 
 
 @contextmanager
-def watch(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+def watch(model: nn.Module, layers: Iterable[str], *, inputs: bool = False) -> Iterator[dict[str, Tensor]]:
     """Inside, a dictionary keeps the latest output of every named layer, gradients attached.
 
     It is the tensor itself: a layer behind it that works in place, such as ``nn.ReLU(inplace=True)``, changes it.
@@ -79,6 +79,7 @@ def watch(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]
     Args:
         model: the network; its hooks are gone afterwards.
         layers: names as in ``model.named_modules()``.
+        inputs: keep the first input of each layer instead of its output.
 
     Raises:
         ValueError: an unknown name.
@@ -90,13 +91,16 @@ def watch(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]
         >>> outputs
         {'1': tensor([[0., 2.]])}
     """
-    outputs: dict[str, Tensor] = {}
-    hooks = [
-        layer.register_forward_hook(lambda _, args, output, name=name: outputs.__setitem__(name, output))
-        for name, layer in find_layers(model, layers).items()
-    ]
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        if inputs:
+            return lambda layer, args, output: seen.__setitem__(name, args[0])
+        return lambda layer, args, output: seen.__setitem__(name, output)
+
+    hooks = [layer.register_forward_hook(keep(name)) for name, layer in find_layers(model, layers).items()]
     try:
-        yield outputs
+        yield seen
     finally:
         for hook in hooks:
             hook.remove()

@@ -27,6 +27,16 @@ def naming(layer: str) -> Iterator[None]:
         raise kind(f"{error}{where(layer)}") from error
 
 
+def check_names(argument: str, names: object) -> None:
+    """Refuse a string where a collection of layer names is meant: it would be read letter by letter.
+
+    Raises:
+        ValueError: ``names`` is a string; says what to write instead.
+    """
+    if isinstance(names, str):
+        raise ValueError(f"{argument} must be a collection of layer names, got the string {names!r}; write [{names!r}]")
+
+
 def check_fraction(name: str, value: float, *, layer: str | None = None) -> float:
     """Return ``value`` if it is a fraction in [0, 1].
 

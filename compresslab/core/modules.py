@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from compresslab.core.errors import check_names
+
 WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
@@ -73,8 +75,7 @@ def named_layers(
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, types)}
     for argument, names in (("only", only), ("skip", skip)):
-        if isinstance(names, str):
-            raise ValueError(f"{argument} must be a collection of layer names, got the string {names!r}; write [{names!r}]")
+        check_names(argument, names)
         unknown = [name for name in names or () if name not in layers]
         if unknown:
             raise ValueError(f"{argument} names no such layer: {unknown[0]!r}; the layers are {', '.join(layers) or 'none'}")

@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compresslab.core.errors import check_fraction
-from compresslab.distillation.decoupled import check_labels, non_targets
+from compresslab.distillation.decoupled import non_targets
 from compresslab.distillation.distill import TeacherOutputs
-from compresslab.distillation.soft_targets import check_logits, check_temperature, soft_target_loss
+from compresslab.distillation.soft_targets import check_labels, check_logits, check_temperature, soft_target_loss
 
 
 def smoothed_label_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:

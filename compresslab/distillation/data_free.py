@@ -14,18 +14,18 @@ Source: H. Yin, P. Molchanov, J. M. Alvarez, Z. Li, A. Mallya, D. Hoiem, N. K. J
     Neural Networks", 2017.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compresslab.core.calibrate import watch
 from compresslab.core.errors import check_int
 from compresslab.core.progress import progress_bar
 from compresslab.core.train import device_of, evaluating
 from compresslab.data import Split
-from compresslab.distillation.decoupled import check_labels
+from compresslab.distillation.soft_targets import check_labels
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -46,19 +46,9 @@ def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-@contextmanager
-def watch_batch_norms(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+def watch_batch_norms(model: nn.Module) -> AbstractContextManager[dict[str, Tensor]]:
     """Inside, a dictionary keeps the latest input of every batch norm, gradients attached, (N, C, ...)."""
-    inputs: dict[str, Tensor] = {}
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0]))
-        for name, layer in batch_norms(model).items()
-    ]
-    try:
-        yield inputs
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return watch(model, batch_norms(model), inputs=True)
 
 
 def statistics_distance(x: Tensor, layer: nn.Module) -> Tensor:

@@ -12,26 +12,7 @@ import torch
 from torch import Tensor
 
 from compresslab.distillation.distill import Seen, Term
-from compresslab.distillation.soft_targets import check_logits, check_temperature, divergence
-
-
-def check_labels(labels: Tensor, logits: Tensor) -> None:
-    """Refuse labels that do not name one class for each row of ``logits``, and logits of a single class.
-
-    Raises:
-        TypeError: the labels are no int64.
-        ValueError: they are not (N,), or one is no class number; fewer than two classes.
-    """
-    if labels.dtype != torch.int64:
-        raise TypeError(f"labels must be int64 class numbers, got {labels.dtype}")
-    rows, classes = logits.shape
-    if labels.shape != (rows,):
-        raise ValueError(f"labels must be ({rows},), one per row of logits, got shape {tuple(labels.shape)}")
-    if classes < 2:
-        raise ValueError(f"there must be 2 classes or more, got logits of {classes}")
-    if rows and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        wrong = labels[(labels < 0) | (labels >= classes)][0].item()
-        raise ValueError(f"labels must be class numbers from 0 to {classes - 1}, got {wrong}")
+from compresslab.distillation.soft_targets import check_labels, check_logits, check_temperature, divergence
 
 
 def non_targets(logits: Tensor, labels: Tensor) -> Tensor:

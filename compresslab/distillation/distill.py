@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -180,7 +179,7 @@ def distill(
             taught = teacher.rows(rows)
         else:
             taught = _teach(teacher, x, teacher_layers)
-        with watch(model.student, student_layers) if student_layers else nullcontext({}) as features:
+        with watch(model.student, student_layers) as features:
             logits = model.student(x)
         _check_ran("student", student_layers, features)
         seen = Seen(x, split.y[rows].to(x.device), rows, logits, taught.logits.to(x.device), features,

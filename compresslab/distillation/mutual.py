@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from compresslab.core.train import MakeOptimizer, train
 from compresslab.data import Split
-from compresslab.distillation.decoupled import check_labels
 from compresslab.distillation.distill import adamw
-from compresslab.distillation.soft_targets import check_logits, soft_target_loss
+from compresslab.distillation.soft_targets import check_labels, check_logits, soft_target_loss
 
 
 def mutual_losses(logits: Sequence[Tensor], labels: Tensor) -> list[Tensor]:
