@@ -12,7 +12,8 @@ from compresslab.core.codes import UniformCode
 from compresslab.core.layers import encode
 from compresslab.core.modules import apply_mask_
 from compresslab.core.uniform import choose_scale, fake_quantize
-from compresslab.quantization.hadamard import hadamard_transform, random_signs, rotate, rotate_back, rotate_stream
+from compresslab.core.hadamard import hadamard_transform
+from compresslab.quantization.hadamard import random_signs, rotate, rotate_back, rotate_stream
 
 
 def randn(*shape, seed=0):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compresslab.core.linalg import inverse_factor
+from compresslab.core.linalg import damped_cholesky, inverse_factor
 
 
 def spd(n=6, seed=0):
@@ -40,3 +40,17 @@ def test_damping_is_a_share_of_the_mean_diagonal():
 def test_errors(H, damp, message):
     with pytest.raises(ValueError, match=message):
         inverse_factor(H, damp)
+
+
+def test_cholesky_rebuilds_the_damped_matrix():
+    H = spd()
+    L = damped_cholesky(H.float(), 0.5)
+    assert L.dtype == torch.float64 and torch.equal(L, L.tril()) and (L.diagonal() > 0).all()
+    torch.testing.assert_close(
+        L @ L.T, H + 0.5 * H.diagonal().mean() * torch.eye(6, dtype=H.dtype), rtol=1e-5, atol=1e-5
+    )
+    with pytest.raises(ValueError, match="not positive definite with damp=0"):
+        damped_cholesky(-torch.eye(3), 0.0)
+    for damp in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="damp must be a finite number of at least 0"):
+            damped_cholesky(H, damp)

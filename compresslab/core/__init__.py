@@ -31,6 +31,7 @@ from compresslab.core.store import CompressedFileError, header_bytes, load, payl
 
 # modules, calibration, linear algebra
 from compresslab.core.calibrate import collect_inputs, find_layers, input_moments, input_norms, watch
+from compresslab.core.hadamard import hadamard_transform
 from compresslab.core.linalg import inverse_factor
 from compresslab.core.modules import Mask, apply_mask_, bake, get_mask, map_layers, named_layers
 from compresslab.core.prepare import Simulated, convert, prepare, straight_through
@@ -73,7 +74,7 @@ __all__ = [
     # modules, calibration, linear algebra, simulation
     "Simulated", "convert", "prepare", "straight_through",
     "Mask", "apply_mask_", "bake", "collect_inputs", "find_layers", "get_mask", "input_moments", "input_norms", "inverse_factor",
-    "map_layers", "named_layers",
+    "hadamard_transform", "map_layers", "named_layers",
     # training and measuring (add here)
     "MacReport", "Measurement", "PairedDifference", "Speedup", "Step", "Timing", "accuracy", "correct_answers",
     "count_macs", "file_size", "form_of", "format_rows", "mcnemar_exact", "mean_interval", "measure", "paired_difference",

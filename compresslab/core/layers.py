@@ -157,7 +157,8 @@ def encode(
 
     Linear, Conv1d, Conv2d, Embedding, MultiheadAttention and LSTM layers are coded. Masks and other
     parametrizations are baked in first. A weight that two layers share becomes one code that they share;
-    biases and batch norm stay as they are.
+    biases and batch norm stay as they are. The code of a frozen weight is frozen; what it has in common with
+    the code of a weight that trains (a basis) is not.
 
     Args:
         model: any network; it is not changed. Layers that are coded already stay as they are.
@@ -208,7 +209,17 @@ def encode(
             parts[key] = replace(f"{name}.{key}".lstrip("."), child) or child
         return coded(geometry_of(layer), **parts).train(layer.training)
 
-    return map_layers(model, tuple(CODED_LAYERS), replace)
+    coded_model = map_layers(model, tuple(CODED_LAYERS), replace)
+    _freeze_(codes.values())
+    return coded_model
+
+
+def _freeze_(codes: Collection[tuple[Tensor, WeightCode]]) -> None:
+    """Freeze the codes of frozen weights, except for parameters that codes of trainable ones have too."""
+    learning = {parameter for weight, code in codes if weight.requires_grad for parameter in code.parameters()}
+    for code in (code for weight, code in codes if not weight.requires_grad):
+        for parameter in set(code.parameters()) - learning:
+            parameter.requires_grad_(False)
 
 
 def _make_code(make_code: MakeCode, name: str, weight: Tensor) -> WeightCode:

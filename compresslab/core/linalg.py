@@ -1,7 +1,44 @@
-"""The inverse Hessian that pruning and rounding with compensation share (OBS, SparseGPT, GPTQ)."""
+"""Triangular factors of the damped Hessian, which every method that sees the weights through data shares."""
+
+import math
 
 import torch
 from torch import Tensor
+
+
+def damped_cholesky(H: Tensor, damp: float = 0.0) -> Tensor:
+    r"""The lower triangular factor of a damped Hessian.
+
+    .. math:: H + \lambda I = LL^\top, \qquad \lambda = \mathrm{damp} \cdot \mathrm{mean}(\mathrm{diag}\, H)
+
+    An error E in the weights of a layer with :math:`H = XX^\top` then costs :math:`\|EX\| = \|EL\|`.
+
+    Args:
+        H: (n, n), symmetric and positive semi-definite; only its lower triangle is read.
+        damp: share of the mean diagonal that is added to it, at least 0; 0 asks for a definite ``H``.
+
+    Returns:
+        ``L`` (n, n), float64, lower triangular with a positive diagonal.
+
+    Raises:
+        ValueError: ``H`` is not square, not finite, or not positive definite after damping, or ``damp`` is
+            negative or not finite.
+
+    Example:
+        >>> damped_cholesky(torch.diag(torch.tensor([8.0, 0.0])), damp=0.25).diagonal()  # 9 and 1
+        tensor([3., 1.], dtype=torch.float64)
+    """
+    if H.ndim != 2 or H.shape[0] != H.shape[1]:
+        raise ValueError(f"H must be square, got shape {tuple(H.shape)}")
+    if not torch.isfinite(H).all():
+        raise ValueError("H must be finite, got nan or inf; check the calibration inputs")
+    if not 0 <= damp < math.inf:
+        raise ValueError(f"damp must be a finite number of at least 0, got {damp}")
+    H = H.detach().double()
+    lower, failed = torch.linalg.cholesky_ex(H + damp * H.diagonal().mean() * torch.eye(len(H)).to(H))
+    if failed:
+        raise ValueError(f"H is not positive definite with damp={damp:g}; use more inputs or a larger damp")
+    return lower
 
 
 def inverse_factor(H: Tensor, damp: float = 0.01) -> Tensor:
@@ -20,7 +57,7 @@ def inverse_factor(H: Tensor, damp: float = 0.01) -> Tensor:
         ``U`` (n, n), float64, upper triangular with a positive diagonal.
 
     Raises:
-        ValueError: ``H`` is not square, not finite, or not positive definite after damping.
+        ValueError: as ``damped_cholesky``.
 
     Source:
         E. Frantar, D. Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", 2023,
@@ -30,13 +67,4 @@ def inverse_factor(H: Tensor, damp: float = 0.01) -> Tensor:
         >>> inverse_factor(torch.diag(torch.tensor([4.0, 1.0])), damp=0.0).diagonal()
         tensor([0.5000, 1.0000], dtype=torch.float64)
     """
-    if H.ndim != 2 or H.shape[0] != H.shape[1]:
-        raise ValueError(f"H must be square, got shape {tuple(H.shape)}")
-    if not torch.isfinite(H).all():
-        raise ValueError("H must be finite, got nan or inf; check the calibration inputs")
-    H = H.double()
-    identity = torch.eye(len(H), dtype=torch.float64, device=H.device)
-    lower, failed = torch.linalg.cholesky_ex(H + damp * H.diagonal().mean() * identity)
-    if failed:
-        raise ValueError(f"H is not positive definite with damp={damp:g}; use more inputs or a larger damp")
-    return torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+    return torch.linalg.cholesky(torch.cholesky_inverse(damped_cholesky(H, damp)), upper=True)

@@ -46,6 +46,20 @@ STORED_CLASSES: dict[str, str] = {
     "NVFP4Code": "compresslab.quantization.block_formats:NVFP4Code",
     "NF4Code": "compresslab.quantization.nf4:NF4Code",
     "InputScaledCode": "compresslab.quantization.awq:InputScaledCode",
+    "TTLinear": "compresslab.lowrank.tensor_train:TTLinear",
+    "LoRALinear": "compresslab.lowrank.lora:LoRALinear",
+    "HashedCode": "compresslab.sharing.hashing:HashedCode",
+    "BlockCirculantCode": "compresslab.sharing.circulant:BlockCirculantCode",
+    "CirculantLinear": "compresslab.sharing.circulant:CirculantLinear",
+    "ToeplitzCode": "compresslab.sharing.toeplitz:ToeplitzCode",
+    "DisplacementCode": "compresslab.sharing.displacement:DisplacementCode",
+    "FastfoodLinear": "compresslab.sharing.fastfood:FastfoodLinear",
+    "ProductCode": "compresslab.sharing.product:ProductCode",
+    "LookupLinear": "compresslab.sharing.product:LookupLinear",
+    "FactorizedEmbedding": "compresslab.sharing.cross_layer:FactorizedEmbedding",
+    "ClusterCode": "compresslab.sharing.clusters:ClusterCode",
+    "Basis": "compresslab.sharing.basis:Basis",
+    "BasisCode": "compresslab.sharing.basis:BasisCode",
 }
 
 Description = str | list[Any]
