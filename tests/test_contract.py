@@ -18,11 +18,13 @@ import torch
 from contract_models import MODELS, build
 from torch import nn
 
+import compresslab.lowrank as L
 import compresslab.pruning as P
 import compresslab.quantization as Q
+import compresslab.sharing as S
 from compresslab.core import (
     CodebookCode, DenseCode, GapSparseCode, SparseCode, UniformCode, WeightCode, bake, decompress, encode,
-    gap_codebook, save, sparse_codebook, storage_bits, storage_report,
+    gap_codebook, named_layers, save, sparse_codebook, storage_bits, storage_report,
 )  # fmt: skip
 from compresslab.core.store import header_bytes, payload_bits
 
@@ -60,6 +62,13 @@ CODES = {
     "all zero": lambda weight: GapSparseCode.from_dense(torch.zeros_like(weight)),
     "2:4": lambda weight: P.NMCode.from_dense(weight * P.nm_mask(weight)),
     "2:4 in 4 bits": lambda weight: P.NMCode.from_dense(weight * P.nm_mask(weight), values=UniformCode.from_dense),
+    "hashed": partial(S.HashedCode.from_dense, fraction=0.3),
+    "hashed, as large as the weight": partial(S.HashedCode.from_dense, fraction=1.0, injective=True),
+    "circulant": lambda weight: S.BlockCirculantCode.from_dense(weight, math.gcd(*weight.shape[:2])),
+    "toeplitz": S.ToeplitzCode.from_dense,
+    "product": partial(S.ProductCode.from_dense, subspaces=1, k=3),
+    "product, shared": lambda weight: S.ProductCode.from_dense(weight, row(weight), 4, shared=True),
+    "clusters": partial(S.ClusterCode.from_dense, bits=2),
     "blocks": lambda weight: P.BlockCode.from_dense(weight * P.block_mask(weight, (2, 3), 0.5), (2, 3)),
 }
 WEIGHTED = ("mlp", "convolutional", "conv1d", "shared")
@@ -80,6 +89,30 @@ RECIPES |= {
 RECIPES |= {
     "fold batch norm": (GRAPHS, Q.fold_batch_norm),
     "equalize": (GRAPHS, lambda model: Q.equalize(Q.fold_batch_norm(model))),
+}
+
+
+def half_ranks(model: nn.Module, scheme: str = "channel") -> dict[str, int]:
+    """Half the full rank of every layer that can be decomposed."""
+    layers = {name: layer for name, layer in named_layers(model).items() if L.can_decompose(layer)}
+    return {name: max(1, L.full_rank(layer, scheme) // 2) for name, layer in layers.items()}
+
+
+RECIPES |= {
+    f"decompose: {scheme}": (
+        WEIGHTED, lambda model, scheme=scheme: L.decompose(model, half_ranks(model, scheme), method=scheme))
+    for scheme in ("input", "spatial")
+}
+RECIPES |= {
+    f"decompose: {method}, rank 1": (
+        WEIGHTED, lambda model, method=method: L.decompose(model, dict.fromkeys(half_ranks(model), 1), method=method))
+    for method in ("tucker", "cp")
+}
+RECIPES |= {
+    "decompose, then deep compression": (
+        WEIGHTED, lambda model: encode(L.decompose(model, half_ranks(model)), pruned_then(gap_codebook(bits=3)))),
+    "adapters": (("mlp", "shared"), partial(L.add_lora, rank=2)),
+    "adapters, merged": (("mlp", "shared"), lambda model: L.merge_lora(L.add_lora(model, rank=2))),
 }
 CASES = [(recipe, model) for recipe, (models, _) in RECIPES.items() for model in models]
 
@@ -196,7 +229,7 @@ def expected_bits(code: WeightCode, weight: torch.Tensor) -> int:
         case "NF4Code":
             blocks = weight.shape[0]
             return packed(n, 4) + (8 * blocks + 32 * math.ceil(blocks / 256) + 32 if code.group_scale is not None else 32 * blocks)
-        case "CodebookCode":
+        case "CodebookCode" | "ClusterCode":
             return packed(n, code.bits) + 32 * len(code.codebook)
         case "SparseCode":
             return packed(n, 1) + expected_bits(code.values, torch.ones(nnz))
@@ -205,6 +238,18 @@ def expected_bits(code: WeightCode, weight: torch.Tensor) -> int:
         case "NMCode":
             groups = weight.shape[0] * math.ceil(n / weight.shape[0] / 4)
             return packed(2 * groups, 2) + expected_bits(code.values, torch.ones(2 * groups))
+        case "HashedCode":
+            return 32 * (n if code.injective else max(1, round(0.3 * n)))
+        case "BlockCirculantCode":
+            return 32 * n // math.gcd(*weight.shape[:2])
+        case "ToeplitzCode":
+            return 32 * (weight.shape[0] + n // weight.shape[0] - 1)
+        case "ProductCode":
+            rows, columns = weight.shape[0], n // weight.shape[0]
+            if len(code.codebooks) == 1 and code.subspaces > 1:  # one book of four words of one number each
+                return packed(rows * columns, 2) + 32 * 4
+            words = min(3, rows)  # asked for are three
+            return packed(rows, 2 if words == 3 else 1) + 32 * words * columns
         case "BlockCode":
             columns = math.ceil(n / weight.shape[0] / 3)
             blocks = math.ceil(weight.shape[0] / 2) * columns
