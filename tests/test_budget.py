@@ -69,6 +69,9 @@ def test_each_limit_is_named_when_broken(saved, limits, limit, words):
     with pytest.raises(Wrong, match=words):
         verify(task, saved)
     assert task.breaks(limit)(saved) and not task.breaks("file")(saved)
+    own = getattr(task.report(saved), limit)
+    assert task.breaks(limit, own)(saved) and not task.breaks(limit, high=own)(saved)
+    assert not task.breaks(limit, own + 1)(saved)
 
 
 @pytest.mark.parametrize("limit", ["max_bytes", "max_parameters", "max_macs"])

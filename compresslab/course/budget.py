@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -122,11 +123,19 @@ class BudgetTask:
             + (f", {100 * report.loss:.2f} points lost" if self.max_loss is not None else "")
         )
 
-    def breaks(self, limit: Limit) -> Callable[[Any], bool]:
-        """A `when` for known mistakes: recognises files whose first broken limit is this one."""
+    def breaks(self, limit: Limit, low: float = -math.inf, high: float = math.inf) -> Callable[[Any], bool]:
+        """A `when` for known mistakes: recognises files whose first broken limit is this one.
+
+        Args:
+            limit: which.
+            low, high: only files whose own number there is at least `low` and below `high` (not for "file").
+        """
 
         def when(path: Any) -> bool:
-            return next(iter(self.broken(self.report(path))), None) == limit
+            report = self.report(path)
+            if next(iter(self.broken(report)), None) != limit:
+                return False
+            return limit == "file" or low <= getattr(report, limit) < high
 
         return when
 

@@ -98,15 +98,6 @@ def pickled_file() -> str:
     return str(path)
 
 
-def _over(path: str) -> bool:
-    return TASK.breaks("bytes")(path)
-
-
-def _right(path: str, low: float, high: float) -> bool:
-    """Small enough, and the accuracy lies in this range."""
-    return TASK.breaks("accuracy")(path) and low <= TASK.report(path).accuracy < high
-
-
 EXERCISE = Exercise(
     id="4.14", name="my_file", title="A pile without labels", dots=4, minutes=25, points=5, track="stretch", value=True,
     misconception="without labels there is nothing to learn from",
@@ -114,17 +105,17 @@ EXERCISE = Exercise(
     mistakes=(
         Mistake("pickle", pickled_file, "this is no file of `save`: a pickle can run code, and no check will open it", when=TASK.breaks("file")),
         Mistake("the teacher", the_teacher, "you saved the teacher, or something as large: the student goes into the file",
-                when=lambda path: _over(path) and TASK.report(path).bytes > 500_000),
+                when=TASK.breaks("bytes", 500_000)),
         Mistake("pile's labels believed", labels_of_the_pile,
                 "your student answers 0 to nearly everything, or is not trained: the labels of the pile are gone (all 0), leave them out of its loss",
-                when=lambda path: _right(path, 0.0, 0.25)),
+                when=TASK.breaks("accuracy", high=0.25)),
         Mistake("200 labels only", labels_only,
                 "200 labels do not carry that far, however often you show them: let the teacher answer the 6,000 images of the pile",
-                when=lambda path: _right(path, 0.25, 0.8)),
+                when=TASK.breaks("accuracy", 0.25, 0.8)),
         Mistake("too short", too_short, "the right way, and not far enough: the whole pile, a few passes more, a larger learning rate or small batches",
-                when=lambda path: _right(path, 0.8, 1.0)),
+                when=TASK.breaks("accuracy", 0.8)),
         Mistake("too large", too_wide, "the file is over the budget: 12,000 bytes hold some 2,500 weights of 32 bits and the header; count with storage_report",
-                when=_over)),
+                when=TASK.breaks("bytes"))),
     hints=("The teacher does not ask for labels. What it says of the pile is all that soft targets need.",
            "Two small convolutions with stride 2 (8 and 12 channels), batch norms, a pooling and one linear layer take 10 kB. Soft targets alone, T = 4, "
            "AdamW with lr = 0.02, batches of 64, three passes over the pile. If you are short of bytes: chapter 02.",
