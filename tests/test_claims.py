@@ -149,3 +149,90 @@ def test_controls_fall_short_of_the_teacher():
     taught = mean(gains("soft targets"))
     for control in ("label smoothing", "wrong teacher"):
         assert len(gains(control)) == 3 and mean(gains(control)) < taught - 0.005
+
+
+# -- chapter 05 ----------------------------------------------------------------------------------------------
+
+DECOMPOSED = list(load_evidence("05").values())
+
+
+def test_half_the_operations_cost_no_more_than_half_a_point_after_fine_tuning():
+    """The upper end of the 95 % interval of the paired loss, 50,000 images, in every one of three seeds."""
+    tuned = [row for row in DECOMPOSED if row["experiment"] == "half" and row.get("tuned")]
+    assert {row["seed"] for row in tuned} == SEEDS
+    for row in tuned:
+        assert row["macs_ratio"] <= 0.5 and row["loss_high"] <= 0.005
+
+
+def test_half_the_operations_run_at_least_1_3_times_as_fast():
+    rows = [row for row in DECOMPOSED if row["experiment"] == "speed"]
+    assert {row["batch"] for row in rows} == {1, 16, 64}
+    for row in rows:
+        if row["batch"] > 1:
+            assert row["speedup"] >= 1.3 and row["low"] > 1.2
+
+
+def test_the_break_even_rank_of_the_clock_lies_below_that_of_the_formula():
+    curves = [row["rows"] for row in DECOMPOSED if row["experiment"] == "break-even"]
+    assert len(curves) == 4
+    for rows in curves:
+        assert rows[0]["macs_ratio"] == pytest.approx(1.0, abs=0.05)
+        assert rows[0]["speedup"] < 1
+    assert sum(rows[0]["high"] < 1 for rows in curves) >= 2  # as many operations, and slower beyond doubt
+
+
+def without_training(method: str, fraction: float) -> float:
+    (row,) = [row for row in DECOMPOSED if row["experiment"] == "methods" and row["method"] == method
+              and row["fraction"] == fraction and not row["tuned"]]
+    return row["accuracy"]
+
+
+def test_looking_at_the_responses_saves_much_of_what_the_closest_weights_lose():
+    for fraction in (0.5, 0.25):
+        assert without_training("response-aware", fraction) > without_training("SVD", fraction) + 0.05
+
+
+def test_fine_tuning_helps_every_decomposition():
+    tuned = [row for row in DECOMPOSED if row["experiment"] == "methods" and row["tuned"] and "dense" not in row["method"]]
+    assert {row["seed"] for row in tuned} == {0, 1}
+    for row in tuned:
+        assert row["accuracy"] > without_training(row["method"], row["fraction"]) - 0.002, row
+
+
+# -- chapter 06 ----------------------------------------------------------------------------------------------
+
+SHARED = [row for row in load_evidence("06").values() if row["experiment"] == "sharers"]
+
+
+def shared(method: str, setting: str = "") -> dict[int, dict]:
+    found = {row["seed"]: row for row in SHARED if (row["method"], row["setting"]) == (method, setting)}
+    assert set(found) == SEEDS
+    return found
+
+
+@pytest.mark.parametrize(("buckets", "width"), [(38416, 59), (9604, 22), (2401, 13)])
+def test_a_hashed_network_beats_the_small_dense_one_and_not_the_large_one(buckets, width):
+    hashed, small, large = shared("hashed", f"{buckets} buckets"), shared("small dense", f"{width} hidden units"), shared("dense")
+    for seed in SEEDS:
+        assert hashed[seed]["unique"] == pytest.approx(small[seed]["unique"], rel=0.1)
+        assert small[seed]["accuracy"] < hashed[seed]["accuracy"] < large[seed]["accuracy"]
+        assert hashed[seed]["macs"] == large[seed]["macs"] > 10 * small[seed]["macs"]  # virtual weights are not free
+
+
+def test_one_learned_number_is_a_control_that_is_hard_to_beat():
+    one, small = shared("hashed", "1 bucket"), shared("small dense", "10 hidden units")
+    assert all(one[seed]["accuracy"] > small[seed]["accuracy"] - 0.01 for seed in SEEDS)
+
+
+def test_circulant_blocks_of_16_match_the_dense_layer_with_a_sixteenth_of_its_weights():
+    blocks, dense = shared("block-circulant", "blocks of 16"), shared("dense")
+    assert all(blocks[seed]["accuracy"] > dense[seed]["accuracy"] - 0.005 for seed in SEEDS)
+
+
+def test_the_fft_is_slower_for_small_layers_and_faster_for_large_ones():
+    curves = {row["batch"]: row["rows"] for row in load_evidence("06").values() if row["experiment"] == "crossover"}
+    assert set(curves) == {1, 64}
+    for rows in curves.values():
+        assert [row["n"] for row in rows] == [256, 512, 1024, 2048, 4096, 8192]
+        assert rows[-1]["low"] > 1
+    assert curves[1][0]["high"] < 1

@@ -11,6 +11,8 @@ CHAPTERS: dict[str, str] = {
     "02": "compresslab.course.chapter02:CHAPTER",
     "03": "compresslab.course.chapter03:CHAPTER",
     "04": "compresslab.course.chapter04:CHAPTER",
+    "05": "compresslab.course.chapter05:CHAPTER",
+    "06": "compresslab.course.chapter06:CHAPTER",
 }
 
 

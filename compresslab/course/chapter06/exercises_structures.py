@@ -1,0 +1,160 @@
+"""Exercises 6.7 to 6.13: look-up, circulant matrices, blocks in turn, a loop to repair, a file."""
+
+from __future__ import annotations
+
+from compresslab.course.chapter06 import alternatives_structures as right
+from compresslab.course.chapter06 import budget_task
+from compresslab.course.chapter06 import checks_structures as checks
+from compresslab.course.chapter06 import mistakes_sharing_loop as bugs
+from compresslab.course.chapter06 import mistakes_structures as wrong
+from compresslab.course.chapter06 import references_structures as references
+from compresslab.course.exercise import Exercise, Mistake
+
+EXERCISES = (
+    Exercise(
+        id="6.7", name="lookup_product", title="Multiply once, look up often", dots=3, minutes=15, track="core", points=3,
+        misconception="compressed weights must be unpacked before use",
+        reference=references.lookup_product, verify=checks.verify_lookup_product,
+        alternatives=(right.lookup_in_a_loop, right.lookup_by_gather),
+        mistakes=(
+            Mistake("decoded first", wrong.decoded_first,
+                    "right, but you fetched the centroids for every output and multiplied them there, again and again: multiply each centroid once, then look up"),
+            Mistake("one-hot", wrong.one_hot_product,
+                    "right, but your look-up is a multiplication with zeros and ones: index the table with the indices"),
+            Mistake("one code book", wrong.first_codebook_only, "you used the first code book for all sub-spaces: codebooks[t] belongs to part t"),
+            Mistake("interleaved", wrong.interleaved_parts, "your parts take every s-th entry of x: a part is a run of n / s neighbours, view(B, s, n / s)"),
+            Mistake("mean", wrong.mean_of_parts, "you took the mean over the sub-spaces: an inner product is the *sum* of its parts"),
+            Mistake("not summed", wrong.not_summed, "the parts are all there: now add them up over the sub-spaces"),
+            Mistake("summed over rows", wrong.summed_over_rows, "you summed over the outputs: sum over the sub-spaces, one number for each output"),
+            Mistake("indices reshaped", wrong.indices_reshaped, "view or reshape does not turn (m, s) into (s, m): it shuffles; transpose"),
+            Mistake("one table for all", wrong.one_input_for_all, "you made the table for the first x only: every row of the batch has a table of its own"),
+            Mistake("distances", wrong.distances_looked_up, "you looked up distances, which encoding needs: a product needs inner products"),
+            Mistake("last part missing", wrong.last_part_missing, "the last sub-space is missing from your sum"),
+            Mistake("transposed", wrong.transposed_result, "your result is (m, B): one row for each x is asked for, (B, m)")),
+        hints=("There are only k different sub-vectors in each sub-space. How many different inner products can there be for one x?",
+               "table[b, t, j] = <x_b's part t, codebooks[t, j]>; y[b, i] = sum over t of table[b, t, indices[i, t]]. "
+               "table[:, torch.arange(s), indices] has shape (B, m, s).",
+               "subspaces, _, length = codebooks.shape\nparts = x.view(len(x), subspaces, length)\ntable = torch.einsum('bsd,skd->bsk', ..., ...)\n"
+               "return table[:, torch.arange(subspaces), ...].sum(dim=-1)")),
+    Exercise(
+        id="6.8", name="circulant", title="One column, turned", dots=1, minutes=8, track="core",
+        misconception="an n x n matrix needs n x n numbers",
+        reference=references.circulant, verify=checks.verify_circulant,
+        alternatives=(right.circulant_by_rolling, right.circulant_by_windows, right.circulant_row_by_row),
+        mistakes=(
+            Mistake("first row", wrong.first_row, "r is your first *row*: that is the transposed matrix, entry (i, j) is r[(i - j) mod n]"),
+            Mistake("turned up", wrong.turned_the_other_way, "your columns turn upwards, r[(i + j) mod n]: then it is symmetric, constant along the other diagonals"),
+            Mistake("cut off", wrong.toeplitz_lower, "you filled the upper half with zeros: what leaves a column at the bottom comes back at the top"),
+            Mistake("absolute difference", wrong.symmetric_toeplitz, "you took |i - j|: above the diagonal it is (i - j) mod n, which is not the same number"),
+            Mistake("one turn too many", wrong.one_turn_too_many, "your first column is already turned: column 0 is r itself"),
+            Mistake("one turn too few", wrong.one_turn_too_few, "your first column is turned upwards by one: column 0 is r itself"),
+            Mistake("not turned", wrong.copies_of_the_column, "all your columns are the same: column j is r turned down by j places"),
+            Mistake("turned once", wrong.rolled_by_one, "you turned every column by one place: column j by j"),
+            Mistake("diagonal", wrong.diagonal_matrix, "that is a diagonal matrix; every column here holds all of r"),
+            Mistake("gradient lost", wrong.cut_off_from_r,
+                    "right numbers, but cut off from r (a detour over numpy, item or detach): build it by indexing r, then gradients flow")),
+        hints=("Entry (i, j) is some entry of r; which one depends on i - j only.",
+               "R[i, j] = r[(i - j) mod n]. With i = torch.arange(n), i[:, None] - i is the table of all differences, and % n is never negative in Python.",
+               "i = torch.arange(len(r))\nreturn r[(...) % len(r)]")),
+    Exercise(
+        id="6.9", name="circulant_product", title="Turning is convolution", dots=2, minutes=12, track="core",
+        misconception="to multiply by a matrix, one needs the matrix",
+        reference=references.circulant_product, verify=checks.verify_circulant_product,
+        alternatives=(right.product_by_complex_fft, right.product_by_padding),
+        mistakes=(
+            Mistake("transposed", wrong.transposed_product, "that is the product with the *transposed* matrix, a correlation: do not conjugate, or build r from the first column"),
+            Mistake("even sizes only", wrong.even_sizes_only, "irfft cannot know whether n was odd or even: pass n=len(r)"),
+            Mistake("not wrapped", wrong.not_wrapped, "you padded with zeros: that is an ordinary convolution; here what leaves at the end comes back at the start"),
+            Mistake("left in frequencies", wrong.left_in_frequencies, "you are still among the frequencies: transform back (irfft)"),
+            Mistake("complex", wrong.complex_result, "your result is complex: its imaginary part is rounding error; take the real part, or rfft and irfft"),
+            Mistake("absolute value", wrong.absolute_result, "abs of the complex result loses the signs: take its real part"),
+            Mistake("orthonormal", wrong.orthonormal_three_times, "with norm='ortho' the product comes out too small by sqrt(n): leave norm alone"),
+            Mistake("r not transformed", wrong.r_not_transformed, "you transformed x and not r: both go to the frequencies, where they are multiplied entry by entry"),
+            Mistake("over the batch", wrong.transformed_over_the_batch, "you transformed over the batch, too: only the last dimension (dim=-1) turns"),
+            Mistake("forward twice", wrong.forward_twice, "the way back is ifft (or irfft), not fft: yours runs backwards and is n times too large"),
+            Mistake("entry by entry", wrong.elementwise, "you multiplied r and x entry by entry: that is right for their Fourier transforms"),
+            Mistake("matrix built", wrong.matrix_built, "right, but with n^2 multiplications (the matrix, or a convolution that slides): transform, multiply entry by entry, transform back"),
+            Mistake("gradient lost", wrong.gradient_lost, "right numbers, but numpy knows no gradients: torch.fft does")),
+        hints=("A circulant matrix turns x by every number of places, weighs with r and adds up: a circular convolution. What are convolutions for a Fourier transform?",
+               "R x = F^-1( F(r) * F(x) ), entry by entry. torch.fft.rfft and irfft work on the last dimension; real input has redundant frequencies, so irfft wants to be told n.",
+               "spectrum = torch.fft.rfft(r) * ...\nreturn torch.fft.irfft(spectrum, n=...)")),
+    Exercise(
+        id="6.10", name="nearest_circulant", title="As near as one column gets", dots=2, minutes=12, track="core",
+        misconception="a trained matrix is nearly anything, once you know how to look",
+        reference=references.nearest_circulant, verify=checks.verify_nearest_circulant,
+        alternatives=(right.nearest_by_rolling, right.nearest_by_fft, right.nearest_diagonal_by_diagonal),
+        mistakes=(
+            Mistake("first column", wrong.first_column, "you took the first column as it is: each number of r stands for n entries, and the other n - 1 had no say"),
+            Mistake("sums", wrong.sums_not_means, "you summed along the diagonals: the nearest single number to n entries is their mean"),
+            Mistake("upper diagonals", wrong.upper_diagonals, "you averaged where (j - i) mod n is the same: that is the first *row*, r in reverse"),
+            Mistake("anti-diagonals", wrong.anti_diagonals, "you averaged along the other diagonals, where i + j is the same: turn column j *up* by j"),
+            Mistake("not wrapped", wrong.unwrapped_diagonals, "your diagonals stop at the edge: each goes on at the other side, so that all have n entries"),
+            Mistake("half of the sums", wrong.unwrapped_sums, "you divide by n, but sum only the part of the diagonal below the edge: it goes on at the other side"),
+            Mistake("wrong lengths", wrong.unwrapped_over_all, "you sum the whole wrapped diagonals, but divide by the lengths of their lower parts: all have n entries"),
+            Mistake("both sides", wrong.both_sides, "you mixed the diagonals k and -k: that makes the matrix symmetric, which nobody asked for"),
+            Mistake("means of rows", wrong.means_of_rows, "you averaged whole rows: the entries that share a number lie on a wrapped diagonal"),
+            Mistake("medians", wrong.medians, "the median is nearest in absolute differences: for squares (the Frobenius norm) it is the mean"),
+            Mistake("scaled up", wrong.scale_kept, "you scaled the result up to the size of the matrix: that is good before training, but it is not the nearest any more"),
+            Mistake("the matrix itself", wrong.whole_matrix, "return r, the first column: n numbers are all that is stored")),
+        hints=("Which entries of the matrix must become one number? And which number is nearest to several?",
+               "r[k] = mean of the n entries with (i - j) mod n = k: squared distances are least at the mean.",
+               "n = len(matrix)\ni = torch.arange(n)\ndiagonal = (...) % n\nsums = torch.zeros(n, dtype=matrix.dtype).index_add(0, diagonal.flatten(), ...)\nreturn ...")),
+    Exercise(
+        id="6.11", name="cyclic_stack", title="The same blocks again", dots=1, minutes=8, track="core",
+        misconception="a layer is used once",
+        reference=references.cyclic_stack, verify=checks.verify_cyclic_stack,
+        alternatives=(right.stack_by_cycle, right.stack_with_a_loop),
+        mistakes=(
+            Mistake("copies", wrong.a_copy_per_layer, "every layer of yours is a copy: they start alike and part at the first training step; use the blocks themselves"),
+            Mistake("shared copies", wrong.copies_that_are_shared, "your layers share among themselves, but they are copies of the blocks: whoever trains the given blocks does not train yours"),
+            Mistake("copies later", wrong.copies_after_the_first_turn, "the first turn uses the blocks, all later ones use copies"),
+            Mistake("in a row", wrong.each_block_in_a_row, "you use each block several times in a row, A A B B: in turn is A B A B"),
+            Mistake("back and forth", wrong.back_and_forth, "you go back and forth, A B B A: after the last block comes the first again"),
+            Mistake("once", wrong.once_through, "you used each block once: `depth` layers are asked for"),
+            Mistake("depth turns", wrong.depth_turns, "you went round `depth` times: `depth` is the number of layers, not of turns"),
+            Mistake("whole turns", wrong.whole_turns_only, "you stop at the last whole turn: 5 layers of 2 blocks are A B A B A"),
+            Mistake("rounded up", wrong.turns_rounded_up, "you finish the last turn, which is too deep: 5 layers of 2 blocks are A B A B A"),
+            Mistake("last repeated", wrong.last_block_repeated, "after the first turn you repeat the last block: begin again with the first"),
+            Mistake("first only", wrong.first_block_only, "you use the first block only"),
+            Mistake("starts with the last", wrong.starts_with_the_last, "layer 0 uses block 0: yours starts with the last one"),
+            Mistake("caller's list", wrong.callers_list_longer, "you appended to the caller's list of blocks: it is longer now; make a list of your own"),
+            Mistake("a list", wrong.a_list_of_blocks, "a list cannot be called, and its parameters are not found: return a module, such as nn.Sequential(*layers)")),
+        hints=("Layer number l uses block number l modulo something. An nn.Sequential may hold one module several times.",
+               "Layer l is blocks[l % B], the object itself.",
+               "return nn.Sequential(*[blocks[...] for layer in range(depth)])")),
+    Exercise(
+        id="6.12", name="train_shared", title="Repair the sharer", dots=4, minutes=20, track="core", points=3,
+        misconception="a loss that falls is a loop that works",
+        reference=references.train_shared, verify=checks.verify_train_shared,
+        alternatives=(right.trained_by_autograd, right.trained_with_index_put),
+        mistakes=(
+            Mistake("nothing repaired", bugs.all_bugs,
+                    "that is the buggy loop: ask where the values live, what becomes of them in another process, and what the gradient of a shared number is"),
+            Mistake("a pool per layer", bugs.a_pool_per_layer,
+                    "each layer still trains a copy of the values, and you return the first: sharing was lost at `clone`; one vector for all layers"),
+            Mistake("pools averaged", bugs.pools_averaged, "each layer trains a copy, and you average them at the end: no network with these averages was ever trained"),
+            Mistake("all pools", bugs.all_pools_returned, "you return a copy of the values for each layer: one vector is what is stored"),
+            Mistake("gradient averaged", bugs.gradient_averaged, "the gradient is still averaged over the uses: a number that moves moves all its places, so their gradients *add up*"),
+            Mistake("averaged over all uses", bugs.averaged_over_all_uses, "you divide by the number of uses in all layers: the gradient of a shared number is the sum, nothing is divided"),
+            Mistake("averaged over layers", bugs.averaged_over_layers, "you divide by the number of layers: what comes from several layers adds up, too"),
+            Mistake("sign forgotten", bugs.sign_forgotten, "a place with sign -1 sends its gradient back with sign -1: the signs are missing on the way back"),
+            Mistake("averaged and unsigned", bugs.averaged_and_unsigned, "your gradient is a mean without signs: sum over the uses, each with its sign"),
+            Mistake("Python's hash", bugs.pythons_hash, "Python's hash of a text differs from process to process: whoever loads these values gets another network; hash_indices is the same everywhere"),
+            Mistake("one table", bugs.one_table_for_all, "all your layers hash with the same seed: layer number l uses seed + l"),
+            Mistake("no signs", bugs.no_signs_at_all, "you dropped the signs altogether: hash_indices gives them, and the network uses them"),
+            Mistake("last use wins", bugs.last_use_wins, "`values[indices] -= ...` writes to a place several times and keeps the last: nothing is added up; index_add, or your shared_gradient"),
+            Mistake("trained dense", bugs.trained_dense, "you decoded once, trained ordinary weights, and averaged at the end: the losses are those of a network that you do not store"),
+            Mistake("last layer only", bugs.last_layer_only, "only the last layer's gradient reaches the values: they are used in all layers"),
+            Mistake("first layer only", bugs.first_layer_only, "only the first layer's gradient reaches the values: every layer sends one"),
+            Mistake("gradients kept", bugs.gradients_kept, "gradients of earlier steps are still in .grad: set them to zero before each backward"),
+            Mistake("caller's values marked", bugs.callers_values_marked,
+                    "the right values, but you called requires_grad_() on the caller's tensor: work on a clone"),
+            Mistake("caller's values changed", bugs.callers_values_changed, "the right values, but you trained the caller's tensor in place: work on a clone")),
+        hints=("Follow one stored number: where is it kept, in which places is it used, what comes back from each place, and who could find these places again tomorrow?",
+               "Three bugs: a clone of the values for each layer; Python's hash; a mean where a sum belongs. "
+               "Your hash_indices(shape, K, seed + layer) and shared_gradient(gradient, indices, signs, K) do nearly all of it.",
+               "values, losses = values.clone(), []\ntables = [hash_indices(shape, len(values), ...) for layer, shape in enumerate(shapes)]\nfor x, y in batches:\n"
+               "    weights = [(signs * values[indices]).requires_grad_() for indices, signs in tables]\n    ...\n    gradients = torch.autograd.grad(loss, weights)\n"
+               "    for gradient, (indices, signs) in zip(gradients, tables):\n        values -= lr * ...\n    losses.append(loss.item())\nreturn values, losses")),
+    budget_task.EXERCISE,
+)
