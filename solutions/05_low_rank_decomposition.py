@@ -1052,6 +1052,9 @@ even_rows = {f"{row['channels']} channels, {row['side']}x{row['side']}, batch of
 drawn.times(even_rows, "separable chains at 1, 3/4, 1/2, 1/4, 1/10 of the break-even rank");
 
 # %% [markdown]
+# Look at the layer with 16 channels: half the operations, and slower than before. Its maps are large and its channels few, so there is
+# little to compute for each number that is moved.
+#
 # {{question 5.q7}}
 
 # %%

@@ -179,6 +179,8 @@ def test_the_break_even_rank_of_the_clock_lies_below_that_of_the_formula():
         assert rows[0]["macs_ratio"] == pytest.approx(1.0, abs=0.05)
         assert rows[0]["speedup"] < 1
     assert sum(rows[0]["high"] < 1 for rows in curves) >= 2  # as many operations, and slower beyond doubt
+    (thin,) = (row["rows"] for row in DECOMPOSED if row["experiment"] == "break-even" and row["channels"] == 16)
+    assert any(row["macs_ratio"] <= 0.5 and row["high"] < 1 for row in thin)  # half the operations, and still slower
 
 
 def without_training(method: str, fraction: float) -> float:

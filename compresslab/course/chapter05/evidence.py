@@ -172,7 +172,7 @@ def _methods() -> Iterable[tuple[str, Callable[[], dict[str, Any]]]]:
             yield f"small dense network, width {width}, seed {seed}", partial(control, "small dense network", width, seed)
 
 
-LAYERS = ((64, 16, 16), (64, 16, 1), (256, 4, 16), (16, 32, 1))  # channels, side of the image, batch
+LAYERS = ((64, 16, 16), (64, 16, 1), (256, 4, 16), (16, 32, 16))  # channels, side of the image, batch
 
 ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {
     "half": partial(half, None),
