@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compresslab.core.codes import MakeCode, WeightCode
 from compresslab.core.errors import naming, where
 from compresslab.core.geometry import Geometry, build_layer, geometry_of, plain_class
-from compresslab.core.modules import bake, map_layers, named_layers
+from compresslab.core.modules import as_parameter, bake, map_layers, named_layers
 
 
 def code_name(weight_name: str) -> str:
@@ -52,7 +52,7 @@ class CodedLayer(nn.Module):
                 self.add_module(code_name(name), _part(parts, code_name(name), WeightCode, parameter))
             else:
                 held = _part(parts, name, Tensor, parameter)
-                self.register_parameter(name, held if isinstance(held, nn.Parameter) else nn.Parameter(held))
+                self.register_parameter(name, as_parameter(held))
         for name in layer._modules:
             self.add_module(name, _part(parts, name, nn.Module))
         if parts:

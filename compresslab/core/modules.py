@@ -134,6 +134,11 @@ def apply_mask_(layer: nn.Module, mask: Tensor, name: str = "weight") -> None:
         found.mask = mask.bool().to(weight.device)
 
 
+def as_parameter(array: Tensor | None) -> nn.Parameter | None:
+    """The array as a parameter, the same object if it is one; None stays None."""
+    return array if array is None or isinstance(array, nn.Parameter) else nn.Parameter(array)
+
+
 def register_(layer: nn.Module, name: str, parametrization: nn.Module) -> None:
     """Parametrize ``layer.<name>``, after what parametrizes it already, in place; copies of the layer are safe.
 

@@ -152,6 +152,26 @@ def submission_path(id: str) -> Path:
     return path
 
 
+def saved_beside(id: str, model: Any, name: str, *, entropy: bool = False) -> str:
+    """The path of a network saved beside the learner's own answer: a reference, or what a known mistake leaves."""
+    from compresslab.core import save
+
+    path = submission_path(id)
+    path = path.with_name(f"{path.stem}-{name}.safetensors")
+    save(model, path, entropy=entropy)
+    return str(path)
+
+
+def pickled_beside(id: str) -> str:
+    """The path of a small network as `torch.save` writes it, a known mistake of every budget task."""
+    import torch
+
+    path = submission_path(id)
+    path = path.with_name(f"{path.stem}-pickle.pt")
+    torch.save(torch.nn.Linear(4, 2).state_dict(), path)
+    return str(path)
+
+
 def _measure_elsewhere(request: dict[str, Any], size: int) -> Report:
     command = [sys.executable, "-m", "compresslab.course.budget"]
     try:

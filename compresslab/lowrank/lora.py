@@ -16,7 +16,7 @@ from torch.nn.utils import skip_init
 
 from compresslab.core.errors import check_int, naming
 from compresslab.core.layers import CodedLinear
-from compresslab.core.modules import map_layers, named_layers
+from compresslab.core.modules import as_parameter, map_layers, named_layers
 
 LINEAR = (nn.Linear, CodedLinear)
 
@@ -77,7 +77,7 @@ class LoRALinear(nn.Module):
         for name, value in (("a", a), ("b", b)):
             if tuple(value.shape) != shapes[name]:
                 raise ValueError(f"{name} must have shape {shapes[name]}, got {tuple(value.shape)}")
-            self.register_parameter(name, value if isinstance(value, nn.Parameter) else nn.Parameter(value))
+            self.register_parameter(name, as_parameter(value))
 
     @property
     def scale(self) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from compresslab.core.errors import check_fraction, check_int
+from compresslab.core.modules import as_parameter
 from compresslab.lowrank.tucker import check_tensor
 
 
@@ -163,7 +164,7 @@ class TTLinear(nn.Module):
         shapes = _core_shapes(self.in_modes, self.out_modes, ranks)
         self.ranks = tuple(shape[3] for shape in shapes[:-1])
         for name, core in _check_cores(cores or _random_cores(shapes, seed), shapes).items():
-            self.register_parameter(name, core if isinstance(core, nn.Parameter) else nn.Parameter(core))
+            self.register_parameter(name, as_parameter(core))
         if isinstance(bias, bool):
             bias = torch.zeros(self.out_features) if bias else None
         if bias is not None and tuple(bias.shape) != (self.out_features,):

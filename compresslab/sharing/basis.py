@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from compresslab.core.codes import WeightCode
 from compresslab.core.errors import check_int, check_names, where
 from compresslab.core.layers import encode
-from compresslab.core.modules import bake, named_layers
-from compresslab.sharing.tables import as_parameter
+from compresslab.core.modules import as_parameter, bake, named_layers
 
 UNITS = ("kernel", "filter")
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from compresslab.core.codes import check_weight
 from compresslab.core.errors import check_int
+from compresslab.core.modules import as_parameter
 from compresslab.sharing.hashing import hash_indices
-from compresslab.sharing.tables import TableCode, as_parameter, keep_frozen_, to_keep
+from compresslab.sharing.tables import TableCode, keep_frozen_, to_keep
 
 _HALF = (torch.float16, torch.bfloat16)
 

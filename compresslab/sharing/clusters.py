@@ -14,7 +14,8 @@ from torch import Tensor
 
 from compresslab.core.bits import unpack_bits
 from compresslab.core.codes import CodebookCode, check_weight
-from compresslab.sharing.tables import as_parameter, keep_scale_, to_keep
+from compresslab.core.modules import as_parameter
+from compresslab.sharing.tables import keep_scale_, to_keep
 
 
 class UnpackedIndices:

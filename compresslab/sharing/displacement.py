@@ -16,8 +16,9 @@ from torch import Tensor
 
 from compresslab.core.codes import WeightCode, check_weight
 from compresslab.core.errors import check_int
+from compresslab.core.modules import as_parameter
 from compresslab.sharing.circulant import circulant, circulant_product, fft_product
-from compresslab.sharing.tables import as_parameter, keep_scale_, to_keep
+from compresslab.sharing.tables import keep_scale_, to_keep
 
 
 def f_circulant(v: Tensor, f: float) -> Tensor:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from compresslab.core.errors import check_int
 from compresslab.core.hadamard import hadamard_transform
+from compresslab.core.modules import as_parameter
 from compresslab.sharing.hashing import LARGEST_SEED, hash_indices
-from compresslab.sharing.tables import as_parameter, to_keep
+from compresslab.sharing.tables import to_keep
 
 
 class FastfoodLinear(nn.Module):

@@ -17,8 +17,9 @@ from compresslab.core.bits import check_packed, pack_bits, unpack_bits
 from compresslab.core.codes import WeightCode, check_weight
 from compresslab.core.errors import check_int
 from compresslab.core.linalg import damped_cholesky
+from compresslab.core.modules import as_parameter
 from compresslab.sharing.clusters import UnpackedIndices
-from compresslab.sharing.tables import as_parameter, keep_frozen_, keep_scale_, matrix_shape
+from compresslab.sharing.tables import keep_frozen_, keep_scale_, matrix_shape
 from compresslab.sharing.vector_kmeans import kmeans
 
 

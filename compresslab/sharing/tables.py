@@ -13,11 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.core.codes import WeightCode
-
-
-def as_parameter(array: Tensor | None) -> nn.Parameter | None:
-    """The array as a parameter, the same object if it is one; None stays None."""
-    return array if array is None or isinstance(array, nn.Parameter) else nn.Parameter(array)
+from compresslab.core.modules import as_parameter
 
 
 def keep_frozen_(made: Tensor | nn.Module | None, original: Tensor | None) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from compresslab.course import mode
-from compresslab.course.budget import BudgetTask, submission_path
+from compresslab.course.budget import BudgetTask, pickled_beside, submission_path
 from compresslab.course.exercise import Exercise, Mistake
 
 SPEC = {"model": "lenet300", "num_classes": 10}
@@ -49,13 +48,6 @@ def reference_file() -> str:
     return _saved(_prune_and_train(1 if mode.quick() else 4), "reference", "gaps")
 
 
-def pickled_file() -> str:
-    """What `torch.save` makes of it."""
-    path = submission_path("1.14").with_name("1-14-pickle.pt")
-    torch.save(_one_shot().state_dict(), path)
-    return str(path)
-
-
 def _stores_zeros(path: str) -> bool:
     return TASK.breaks("bytes", 1_000_000)(path)
 
@@ -81,7 +73,7 @@ EXERCISE = Exercise(
                 when=_stores_a_bit_for_each),
         Mistake("not trained", lambda: _saved(_one_shot(), "untrained", "gaps"),
                 "small enough, but so many weights cannot go at once: let the network train while the sparsity rises", when=_never_trained),
-        Mistake("pickle", pickled_file, "this is no file of `save`: a pickle can run code, and no check will open it", when=TASK.breaks("file")),
+        Mistake("pickle", lambda: pickled_beside("1.14"), "this is no file of `save`: a pickle can run code, and no check will open it", when=TASK.breaks("file")),
         Mistake("too large", lambda: _saved(_fewer_pruned(), "large", "gaps"), "the file is over the budget: 32 bits and a code for each weight "
                 "that is left, and the biases: count how many weights fit", when=TASK.breaks("bytes"))),
     hints=("How many weights fit into 24,000 bytes? Prune to that number while the network trains, then encode and save.",

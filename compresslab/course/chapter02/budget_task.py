@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from compresslab.course import mode
-from compresslab.course.budget import BudgetTask, submission_path
+from compresslab.course.budget import BudgetTask, pickled_beside, saved_beside
 from compresslab.course.exercise import Exercise, Mistake
 
 SPEC = {"model": "resnet", "depth": 8, "width": 16, "num_classes": 10, "in_channels": 3}
@@ -53,24 +53,12 @@ def folded_and_coded(network: nn.Module) -> nn.Module:
     return encode(plain, {name: partial(UniformCode.from_dense, bits=BITS.get(name, 4), axis=0) for name in named_layers(plain)})
 
 
-def _saved(model: nn.Module, name: str, entropy: bool = True) -> str:
-    """The path of the saved file, beside the learner's own."""
-    from compresslab.core import save
-    path = submission_path("2.18").with_name(f"2-18-{name}.safetensors")
-    save(model, path, entropy=entropy)
-    return str(path)
+_saved = partial(saved_beside, "2.18", entropy=True)
 
 
 def reference_file() -> str:
     """A file that keeps the budget; a smaller effort where notebooks are only tried."""
     return _saved(folded_and_coded(_trained(simulated(), 1000 if mode.quick() else 5000)), "reference")
-
-
-def pickled_file() -> str:
-    """What `torch.save` makes of it."""
-    path = submission_path("2.18").with_name("2-18-pickle.pt")
-    torch.save(nn.Linear(4, 2).state_dict(), path)
-    return str(path)
 
 
 def _uniform(bits: int, *, fold: bool = True) -> nn.Module:
@@ -101,7 +89,7 @@ EXERCISE = Exercise(
     misconception="three bits a weight make a file of three bits a weight",
     reference=reference_file, verify=TASK.verify,
     mistakes=(
-        Mistake("pickle", pickled_file, "this is no file of `save`: a pickle can run code, and no check will open it", when=TASK.breaks("file")),
+        Mistake("pickle", lambda: pickled_beside("2.18"), "this is no file of `save`: a pickle can run code, and no check will open it", when=TASK.breaks("file")),
         Mistake("simulated only", simulated_file,
                 "your weights are only simulated: rounded, and still stored in 32 bits each; `convert`, or `encode` the baked network",
                 when=TASK.breaks("bytes", 200_000)),

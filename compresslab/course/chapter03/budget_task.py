@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from compresslab.course import mode
-from compresslab.course.budget import BudgetTask, submission_path
+from compresslab.course.budget import BudgetTask, pickled_beside, saved_beside
 from compresslab.course.exercise import Exercise, Mistake
 
 TASK = BudgetTask(dataset="ink_digits", input_shape=(1, 28, 28), max_parameters=20_000, max_macs=1_000_000,
@@ -37,12 +38,7 @@ def _trained(spec: dict[str, Any], images: int = 6000) -> nn.Module:
     return train(from_spec(spec), ink, epochs=2, lr=0.1, batch_size=64, progress=False)
 
 
-def _saved(model: nn.Module, name: str) -> str:
-    """The path of the saved file, beside the learner's own."""
-    from compresslab.core import save
-    path = submission_path("3.13").with_name(f"3-13-{name}.safetensors")
-    save(model, path)
-    return str(path)
+_saved = partial(saved_beside, "3.13")
 
 
 def reference_file() -> str:
@@ -70,13 +66,6 @@ def fresh_file(spec: dict[str, Any], name: str) -> str:
 def unnamed_file() -> str:
     """Good layers in an nn.Sequential of one's own: the file cannot say what they are."""
     return _saved(nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 13 * 13, 10)), "unnamed")
-
-
-def pickled_file() -> str:
-    """What `torch.save` makes of a network."""
-    path = submission_path("3.13").with_name("3-13-pickle.pt")
-    torch.save(nn.Linear(4, 2).state_dict(), path)
-    return str(path)
 
 
 def baseline_file() -> str:
@@ -114,7 +103,7 @@ EXERCISE = Exercise(
         Mistake("no specification", unnamed_file,
                 "the file does not say which network it holds: build it with from_spec(...), whose networks carry their specification, then train and save that",
                 when=_says_nothing),
-        Mistake("pickle", pickled_file, "this is no file of `save`: a pickle can run code, and no check will open it", when=_pickle),
+        Mistake("pickle", lambda: pickled_beside("3.13"), "this is no file of `save`: a pickle can run code, and no check will open it", when=_pickle),
         Mistake("both", lambda: fresh_file({"model": "resnet", "depth": 8, "width": 16, "in_channels": 1}, "both"),
                 "too many parameters AND too many MACs: start from half the channels, halve the image in the first layer, and replace 3x3 "
                 "convolutions by separable ones", when=_both),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
 
 from compresslab.course import mode
-from compresslab.course.budget import BudgetTask, submission_path
+from compresslab.course.budget import BudgetTask, pickled_beside, saved_beside
 from compresslab.course.exercise import Exercise, Mistake
 from compresslab.data import Split
 
@@ -41,12 +42,7 @@ def _taught(images: Split, terms: list, epochs: int, lr: float = 0.01) -> nn.Mod
     return distill(_student(), load_baseline("lenet5"), images, terms, epochs=epochs, lr=lr, batch_size=64, progress=False)
 
 
-def _saved(model: nn.Module, name: str) -> str:
-    """The path of the saved file, beside the learner's own."""
-    from compresslab.core import save
-    path = submission_path("4.14").with_name(f"4-14-{name}.safetensors")
-    save(model, path)
-    return str(path)
+_saved = partial(saved_beside, "4.14")
 
 
 def _soft() -> tuple:
@@ -91,19 +87,12 @@ def too_wide() -> str:
     return _saved(from_spec(wide), "wide")
 
 
-def pickled_file() -> str:
-    """What `torch.save` makes of it."""
-    path = submission_path("4.14").with_name("4-14-pickle.pt")
-    torch.save(_student().state_dict(), path)
-    return str(path)
-
-
 EXERCISE = Exercise(
     id="4.14", name="my_file", title="A pile without labels", dots=4, minutes=25, points=5, track="stretch", value=True,
     misconception="without labels there is nothing to learn from",
     reference=reference_file, verify=TASK.verify,
     mistakes=(
-        Mistake("pickle", pickled_file, "this is no file of `save`: a pickle can run code, and no check will open it", when=TASK.breaks("file")),
+        Mistake("pickle", lambda: pickled_beside("4.14"), "this is no file of `save`: a pickle can run code, and no check will open it", when=TASK.breaks("file")),
         Mistake("the teacher", the_teacher, "you saved the teacher, or something as large: the student goes into the file",
                 when=TASK.breaks("bytes", 500_000)),
         Mistake("pile's labels believed", labels_of_the_pile,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from functools import partial
+
 from torch import nn
 
 from compresslab.course import mode
-from compresslab.course.budget import BudgetTask, submission_path
+from compresslab.course.budget import BudgetTask, pickled_beside, saved_beside
 from compresslab.course.exercise import Exercise, Mistake
 
 SPEC = {"model": "lenet5", "num_classes": 10}
@@ -26,12 +27,7 @@ def _tuned(network: nn.Module, images: int, epochs: int) -> nn.Module:
     return train(network, load_data("ink_digits").train.take(images), epochs=epochs, lr=0.01, batch_size=64, progress=False)
 
 
-def _saved(model: nn.Module, name: str) -> str:
-    """The path of the saved file, beside the learner's own."""
-    from compresslab.core import save
-    path = submission_path("5.14").with_name(f"5-14-{name}.safetensors")
-    save(model, path)
-    return str(path)
+_saved = partial(saved_beside, "5.14")
 
 
 def reference_file() -> str:
@@ -67,19 +63,12 @@ def convolutions_only() -> str:
     return _saved(_decomposed({"conv1": 3, "conv2": 8}), "convolutions")
 
 
-def pickled_file() -> str:
-    """What `torch.save` makes of it."""
-    path = submission_path("5.14").with_name("5-14-pickle.pt")
-    torch.save(_decomposed(RANKS).state_dict(), path)
-    return str(path)
-
-
 EXERCISE = Exercise(
     id="5.14", name="my_file", title="Two limits, two kinds of layers", dots=3, minutes=20, points=5, track="core", value=True,
     misconception="the layer with most weights is the layer that costs most",
     reference=reference_file, verify=TASK.verify,
     mistakes=(
-        Mistake("pickle", pickled_file, "this is no file of `save`: a pickle can run code, and no check will open it", when=TASK.breaks("file")),
+        Mistake("pickle", lambda: pickled_beside("5.14"), "this is no file of `save`: a pickle can run code, and no check will open it", when=TASK.breaks("file")),
         Mistake("not decomposed", not_decomposed, "that is LeNet-5 as it was, or nearly: decompose it, and save what comes back", when=TASK.breaks("bytes", 1_720_000)),
         Mistake("convolutions only", convolutions_only, "the convolutions are small now; the bytes are in fc1, 400,000 of 431,080 weights", when=TASK.breaks("bytes", 1_500_000, 1_720_000)),
         Mistake("fc1 only", linear_layer_only, "you made fc1 small, and left conv2 as it was: its 25,000 weights alone take 100 kB, and most of the operations",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compresslab.course import mode
-from compresslab.course.budget import BudgetTask, submission_path
+from compresslab.course.budget import BudgetTask, pickled_beside, saved_beside
 from compresslab.course.exercise import Exercise, Mistake
 
 TASK = BudgetTask(dataset="ink_digits", input_shape=(1, 28, 28), max_bytes=165_000, max_macs=1_928_500, min_accuracy=0.989, images=4000)
@@ -53,12 +53,7 @@ def _circulant_head(block: int, seed: int | None = 0) -> nn.Sequential:
     return nn.Sequential(CirculantLinear.from_dense(lenet5.fc1, block, seed=seed, keep_scale=True), nn.ReLU(), copy.deepcopy(lenet5.fc2))
 
 
-def _saved(model: nn.Module, name: str) -> str:
-    """The path of the saved file, beside the learner's own."""
-    from compresslab.core import save
-    path = submission_path("6.13").with_name(f"6-13-{name}.safetensors")
-    save(model, path)
-    return str(path)
+_saved = partial(saved_beside, "6.13")
 
 
 def _with_head(head: nn.Sequential, name: str) -> str:
@@ -112,19 +107,12 @@ def hashed() -> str:
     return _saved(encode(_lenet5(), partial(HashedCode.from_dense, fraction=0.02, keep_scale=True), only=["fc1"]), "hashed")
 
 
-def pickled_file() -> str:
-    """What `torch.save` makes of it."""
-    path = submission_path("6.13").with_name("6-13-pickle.pt")
-    torch.save(_lenet5().state_dict(), path)
-    return str(path)
-
-
 EXERCISE = Exercise(
     id="6.13", name="my_file", title="A classifier head ten times smaller", dots=4, minutes=25, points=5, track="stretch", value=True,
     misconception="sharing makes a layer fast because it is small",
     reference=reference_file, verify=TASK.verify, alternatives=(rounder_file,),
     mistakes=(
-        Mistake("pickle", pickled_file, "this is no file of `save`: a pickle can run code, and no check will open it", when=TASK.breaks("file")),
+        Mistake("pickle", lambda: pickled_beside("6.13"), "this is no file of `save`: a pickle can run code, and no check will open it", when=TASK.breaks("file")),
         Mistake("unpacked", unpacked, "the file holds a dense head: the sharing was lost before `save` (to_dense or decode); put the shared layer itself into the network",
                 when=TASK.breaks("bytes", 1_000_000)),
         Mistake("blocks too small", small_blocks, "small enough blocks hold anything, and the file holds them: fewer, larger blocks (or fewer shared numbers)",
