@@ -18,13 +18,14 @@ import torch
 from contract_models import MODELS, build
 from torch import nn
 
+import compresslab.hybrid as H
 import compresslab.lowrank as L
 import compresslab.pruning as P
 import compresslab.quantization as Q
 import compresslab.sharing as S
 from compresslab.core import (
-    CodebookCode, DenseCode, GapSparseCode, SparseCode, UniformCode, WeightCode, bake, decompress, encode,
-    gap_codebook, named_layers, save, sparse_codebook, storage_bits, storage_report,
+    CodebookCode, DenseCode, GapSparseCode, SparseCode, UniformCode, WeightCode, bake, convert, decompress,
+    encode, gap_codebook, named_layers, prepare, save, sparse_codebook, storage_bits, storage_report,
 )  # fmt: skip
 from compresslab.core.store import header_bytes, payload_bits
 
@@ -69,6 +70,7 @@ CODES = {
     "product": partial(S.ProductCode.from_dense, subspaces=1, k=3),
     "product, shared": lambda weight: S.ProductCode.from_dense(weight, row(weight), 4, shared=True),
     "clusters": partial(S.ClusterCode.from_dense, bits=2),
+    "buckets": partial(H.BucketCode.from_dense, bits=3, bucket=5),
     "blocks": lambda weight: P.BlockCode.from_dense(weight * P.block_mask(weight, (2, 3), 0.5), (2, 3)),
 }
 WEIGHTED = ("mlp", "convolutional", "conv1d", "shared")
@@ -113,6 +115,13 @@ RECIPES |= {
         WEIGHTED, lambda model: encode(L.decompose(model, half_ranks(model)), pruned_then(gap_codebook(bits=3)))),
     "adapters": (("mlp", "shared"), partial(L.add_lora, rank=2)),
     "adapters, merged": (("mlp", "shared"), lambda model: L.merge_lora(L.add_lora(model, rank=2))),
+}
+RECIPES |= {
+    "prune, share, code": (WEIGHTED, lambda model: H.gap_code(H.share_weights(P.prune_magnitude(model, 0.7), bits=3))),
+    "clip-q, converted": (WEIGHTED, lambda model: convert(prepare(model, lambda weight: H.ClipQ(0.5, 3)))),
+    "buckets, converted": (WEIGHTED, lambda model: convert(prepare(model, lambda weight: H.BucketQuantize(bits=3, bucket=4)))),
+    "low rank plus sparse": (("mlp", "shared"), lambda model: H.split_layers(model, dict.fromkeys(named_layers(model), (1, 3)))),
+    "projected to three values": (WEIGHTED, lambda model: H.project_weights(model, dict.fromkeys(named_layers(model), H.project_ternary))),
 }
 CASES = [(recipe, model) for recipe, (models, _) in RECIPES.items() for model in models]
 
@@ -250,6 +259,8 @@ def expected_bits(code: WeightCode, weight: torch.Tensor) -> int:
                 return packed(rows * columns, 2) + 32 * 4
             words = min(3, rows)  # asked for are three
             return packed(rows, 2 if words == 3 else 1) + 32 * words * columns
+        case "BucketCode":
+            return packed(n, code.bits) + 32 * len(code.points) + 2 * 32 * math.ceil(n / code.bucket)
         case "BlockCode":
             columns = math.ceil(n / weight.shape[0] / 3)
             blocks = math.ceil(weight.shape[0] / 2) * columns

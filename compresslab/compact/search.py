@@ -9,15 +9,14 @@ short training, or a `supernet.Supernet` whose subnetworks share trained weights
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from compresslab.compact.blocks import ConvBN
 from compresslab.compact.inverted import InvertedResidual
-from compresslab.core.errors import check_fraction, check_int
+from compresslab.core.errors import check_int
+from compresslab.core.evolution import SearchResult, evolve_genes
 
 
 @dataclass(frozen=True)
@@ -157,6 +156,7 @@ class SearchSpace:
             ValueError: the architecture does not lie in the space.
 
         Example:
+            >>> import torch
             >>> space = SearchSpace()
             >>> space.build(space.smallest())(torch.zeros(1, 3, 32, 32)).shape
             torch.Size([1, 10])
@@ -199,17 +199,6 @@ def enumerate_space(space: SearchSpace, max_macs: float = math.inf) -> list[Arch
     return [architecture for architecture in everything if space.macs(architecture) <= max_macs]
 
 
-@dataclass
-class SearchResult:
-    """What a search found: `best` with its `score`; `scores` of all that were tried; `history`, the best
-    score after every generation."""
-
-    best: Architecture
-    score: float
-    scores: dict[Architecture, float] = field(repr=False)
-    history: list[float] = field(repr=False)
-
-
 def evolve(
     space: SearchSpace,
     score: Callable[[Architecture], float],
@@ -223,10 +212,7 @@ def evolve(
 ) -> SearchResult:
     """Look for the highest score within a budget by evolution: the best survive, cross and mutate.
 
-    A generation keeps its ``parents`` best. Half of the others are mutants of one of these, in which every
-    gene is drawn anew with probability ``mutation``; half are children of two, each gene from either. One
-    that exceeds the budget loses a step of a random gene at a time until it fits, and one that was scored
-    before is drawn again, a few times: every candidate counts.
+    How the candidates of a generation come about is told by ``core.evolution.evolve_genes``.
 
     Args:
         space: where to look.
@@ -256,88 +242,18 @@ def evolve(
         >>> evolve(space, lambda a: a.depths[0], max_macs=space.macs(space.largest())).best.depths
         (3,)
     """
-    _check_evolution(space, max_macs, population, parents, generations, mutation)
-    breed = _Breeder(space, max_macs, mutation, torch.Generator().manual_seed(seed))
-    scores: dict[Architecture, float] = {}
-    alive = [breed.fresh(breed.random) for _ in range(population)]
-    history = []
-    for _ in range(generations):
-        for genes in alive:
-            _remember(scores, space.decode(genes), score)
-        alive = sorted(dict.fromkeys(alive), key=lambda genes: -scores[space.decode(genes)])[:parents]
-        history.append(scores[space.decode(alive[0])])
-        ways = (partial(breed.child, alive), partial(breed.mutant, alive))
-        alive = alive + [breed.fresh(ways[i % 2]) for i in range(population - len(alive))]
-    best = max(scores, key=scores.__getitem__)
-    return SearchResult(best, scores[best], scores, history)
-
-
-def _remember(scores: dict[Architecture, float], found: Architecture, score: Callable) -> None:
-    if found not in scores:
-        scores[found] = float(score(found))
-        if math.isnan(scores[found]):
-            raise ValueError(f"the score of {found} is nan")
-
-
-class _Breeder:
-    """Makes candidates: one value for each gene, always within the budget."""
-
-    def __init__(self, space: SearchSpace, max_macs: float, mutation: float, generator: torch.Generator):
-        self.space, self.max_macs, self.mutation, self.generator = space, max_macs, mutation, generator
-        self.known: set[tuple[int, ...]] = set()
-        self.costs: dict[tuple[int, ...], int] = {}
-
-    def draw(self, count: int) -> int:
-        return int(torch.randint(count, (), generator=self.generator))
-
-    def chance(self, probability: float) -> bool:
-        return torch.rand((), generator=self.generator).item() < probability
-
-    def fresh(self, make: Callable[[], tuple[int, ...]], tries: int = 20) -> tuple[int, ...]:
-        """A candidate that did not come up before, if a few tries find one."""
-        for _ in range(tries):
-            genes = make()
-            if genes not in self.known:
-                break
-        self.known.add(genes)
-        return genes
-
-    def cost(self, genes: tuple[int, ...]) -> int:
-        if genes not in self.costs:
-            self.costs[genes] = self.space.macs(self.space.decode(genes))
-        return self.costs[genes]
-
-    def random(self) -> tuple[int, ...]:
-        return self.fit([choices[self.draw(len(choices))] for choices in self.space.genes])
-
-    def mutant(self, alive: list[tuple[int, ...]]) -> tuple[int, ...]:
-        genes = list(alive[self.draw(len(alive))])
-        for i, choices in enumerate(self.space.genes):
-            if self.chance(self.mutation):
-                genes[i] = choices[self.draw(len(choices))]
-        return self.fit(genes)
-
-    def child(self, alive: list[tuple[int, ...]]) -> tuple[int, ...]:
-        one, other = (alive[self.draw(len(alive))] for _ in range(2))
-        return self.fit([a if self.chance(0.5) else b for a, b in zip(one, other, strict=True)])
-
-    def fit(self, genes: list[int]) -> tuple[int, ...]:
-        """Lower random genes, a step at a time, until the budget is kept."""
-        while self.cost(tuple(genes)) > self.max_macs:
-            high = [i for i, choices in enumerate(self.space.genes) if genes[i] > choices[0]]
-            i = high[self.draw(len(high))]
-            choices = self.space.genes[i]
-            genes[i] = choices[choices.index(genes[i]) - 1]
-        return tuple(genes)
-
-
-def _check_evolution(
-    space: SearchSpace, max_macs: float, population: int, parents: int, generations: int, mutation: float
-) -> None:
-    check_int("population", population, 2)
-    check_int("parents", parents, 1, population)
-    check_int("generations", generations, 1)
-    check_fraction("mutation", mutation)
     cheapest = space.macs(space.smallest())
     if not max_macs >= cheapest:
         raise ValueError(f"max_macs must be at least {cheapest}, the cheapest of the space, got {max_macs}")
+    return evolve_genes(
+        space.genes,
+        space.decode,
+        score,
+        space.macs,
+        max_macs,
+        population=population,
+        parents=parents,
+        generations=generations,
+        mutation=mutation,
+        seed=seed,
+    )

@@ -60,6 +60,8 @@ STORED_CLASSES: dict[str, str] = {
     "ClusterCode": "compresslab.sharing.clusters:ClusterCode",
     "Basis": "compresslab.sharing.basis:Basis",
     "BasisCode": "compresslab.sharing.basis:BasisCode",
+    "BucketCode": "compresslab.hybrid.buckets:BucketCode",
+    "LowRankSparse": "compresslab.hybrid.sparse_low_rank:LowRankSparse",
 }
 
 Description = str | list[Any]

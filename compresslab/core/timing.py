@@ -84,7 +84,7 @@ def time_models(
     if memory_format not in MEMORY_FORMATS:
         raise ValueError(f"memory_format must be one of {', '.join(MEMORY_FORMATS)}, got {memory_format!r}")
     samples: dict[str, list[float]] = {name: [] for name in models}
-    with _threads(threads), _no_garbage_collection():
+    with torch_threads(threads), _no_garbage_collection():
         runs = {name: _Run(model, x, warmup, MEMORY_FORMATS[memory_format]) for name, model in models.items()}
         order = list(models)
         for _ in range(repeats):
@@ -150,7 +150,8 @@ def _summarize(samples: list[float]) -> Timing:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def torch_threads(count: int | None) -> Iterator[None]:
+    """As many threads of torch inside; None leaves the number as it is."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

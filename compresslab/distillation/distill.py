@@ -126,6 +126,7 @@ def distill(
     lr: float = 0.002,
     batch_size: int = 128,
     optimizer: MakeOptimizer = adamw,
+    after_step: Callable[[nn.Module, int], None] | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -141,6 +142,7 @@ def distill(
         terms: pairs (weight, term), such as [(0.1, Labels()), (0.9, SoftTargets(4.0))].
         epochs, lr, batch_size, optimizer, augment, seed, progress, history: as in `core.train.train`; with
             `augment` the teacher sees the changed images too, and must be a network.
+        after_step: called as `after_step(student, step)` after every update, such as a `GradualPruning`.
     Returns:
         the trained copy: the student alone, without hooks and without the parts of the terms.
     Raises:
@@ -186,12 +188,15 @@ def distill(
                     {name: f.to(x.device) for name, f in taught.features.items()})  # fmt: skip
         return sum(weight * term(seen) for weight, term in zip(weights, model.terms, strict=True))
 
+    def student_step(model: _Learner, step: int) -> None:
+        after_step(model.student, step)
+
     weights = [weight for weight, _ in terms]
     parts = copy.deepcopy(nn.ModuleList(term for _, term in terms)).to(device_of(student))
     learner = _Learner(student, parts)
     numbered = replace(split, labels=torch.arange(len(split)))  # a step learns which rows it has
     return train(learner, numbered, epochs=epochs, lr=lr, batch_size=batch_size, optimizer=optimizer, loss=loss,
-                 augment=augment, seed=seed, progress=progress, history=history).student  # fmt: skip
+                 after_step=after_step and student_step, augment=augment, seed=seed, progress=progress, history=history).student  # fmt: skip
 
 
 class _Learner(nn.Module):

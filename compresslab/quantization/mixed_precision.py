@@ -5,15 +5,13 @@ If the costs of layers add up, choosing a width for each is a knapsack: ``alloca
 ``allocate_greedy`` nearly; the sum itself is the assumption to doubt.
 """
 
-import math
 from collections.abc import Mapping
 from functools import partial
 
-import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import nn
 
 from compresslab.core.errors import check_int
+from compresslab.core.knapsack import check_budget, choose_within_budget
 from compresslab.core.layers import encode
 from compresslab.quantization.sensitivity import PER_CHANNEL, Errors, MakeBits, check_errors
 
@@ -46,34 +44,8 @@ def allocate_bits(errors: Errors, sizes: Mapping[str, int], budget_bits: int) ->
         >>> allocate_bits(errors, {"a": 10, "b": 10}, budget_bits=60)
         {'a': 4, 'b': 2}
     """
-    _check_allocation(errors, sizes, budget_bits)
-    options = [(layer, b) for layer, row in errors.items() for b in row]
-    best = {layer: min(row.values()) for layer, row in errors.items()}
-    excess = np.array([errors[layer][b] - best[layer] for layer, b in options])
-    # the solver stops at an absolute gap of 1e-6, so errors are brought to a size where that is nothing
-    objective = excess * (1e4 / excess.max()) if excess.max() > 0 else excess
-    costs = np.array([sizes[layer] * b for layer, b in options])
-    unit = math.gcd(*costs.tolist())  # whole numbers as small as they can be
-    one_each = np.array([[float(layer == other) for layer, _ in options] for other in errors])
-    constraints = [
-        LinearConstraint(one_each, 1, 1),
-        LinearConstraint(costs[None] // unit, -np.inf, budget_bits // unit),
-    ]
-    while True:
-        found = milp(
-            objective,
-            integrality=np.ones(len(options)),
-            bounds=Bounds(0, 1),
-            constraints=constraints,
-            options={"mip_rel_gap": 0.0},
-        )
-        if not found.success:
-            raise RuntimeError(f"the solver found no allocation: {found.message}")
-        chosen = found.x > 0.5
-        if costs[chosen].sum() <= budget_bits:
-            return {layer: b for (layer, b), x in zip(options, chosen, strict=True) if x}
-        # the solver counts a constraint as met to a millionth, which may be a few bits: shut that choice out
-        constraints.append(LinearConstraint(chosen[None].astype(float), -np.inf, len(errors) - 1))
+    costs = _check_allocation(errors, sizes, budget_bits)
+    return choose_within_budget(errors, costs, budget_bits)
 
 
 def allocate_greedy(errors: Errors, sizes: Mapping[str, int], budget_bits: int) -> dict[str, int]:
@@ -126,10 +98,10 @@ def encode_mixed(
     return encode(model, {name: partial(make_code, bits=b) for name, b in bits_by_layer.items()})
 
 
-def _check_allocation(errors: Errors, sizes: Mapping[str, int], budget_bits: int) -> None:
-    """Raise unless the arguments make sense and the budget can be met."""
+def _check_allocation(errors: Errors, sizes: Mapping[str, int], budget_bits: int) -> Errors:
+    """The bits of every choice; raise unless the arguments make sense and the budget can be met."""
     check_errors(errors, sizes)
     check_int("budget_bits", budget_bits, 1)
-    least = sum(sizes[layer] * min(row) for layer, row in errors.items())
-    if budget_bits < least:
-        raise ValueError(f"a budget of {budget_bits} bits cannot be met; the smallest that can is {least}")
+    costs = {layer: {b: sizes[layer] * b for b in row} for layer, row in errors.items()}
+    check_budget(costs, budget_bits, "bits")
+    return costs
