@@ -52,6 +52,12 @@ def _baselines(args: argparse.Namespace) -> bool:
     return not main(args.rest)
 
 
+def _compare(args: argparse.Namespace) -> bool:
+    from compresslab.compare.command import run
+
+    return run(args)
+
+
 def _kill_table(args: argparse.Namespace) -> bool:
     from compresslab.course.chapters import load_chapter
     from compresslab.course.selftest import kill_table, render
@@ -78,6 +84,8 @@ def _written_chapters() -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
+    from compresslab.compare.command import add_arguments
+
     top = argparse.ArgumentParser(
         prog="python -m compresslab", description="A course in compressing neural networks."
     )
@@ -109,6 +117,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("names", nargs="*", help="entries (default: all)")
     sub = command("baselines", _baselines, "train and measure the shipped baselines again")
     sub.add_argument("rest", nargs=argparse.REMAINDER, help="names (default: all)")
+    sub = command("compare", _compare, "measure the methods of all families on one ruler, or go on where a run stopped")
+    add_arguments(sub)
     sub = command("kill-table", _kill_table, "put every known mistake through its check")
     sub.add_argument("chapter", nargs="*", help="00, 01, ... (default: all)")
     return top
@@ -119,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         return 0 if args.run(args) else 1
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, ImportError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
 
