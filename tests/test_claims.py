@@ -238,3 +238,56 @@ def test_the_fft_is_slower_for_small_layers_and_faster_for_large_ones():
         assert [row["n"] for row in rows] == [256, 512, 1024, 2048, 4096, 8192]
         assert rows[-1]["low"] > 1
     assert curves[1][0]["high"] < 1
+
+
+# -- chapter 07 ----------------------------------------------------------------------------------------------
+
+HYBRID = [row for entry in load_evidence("07").values() for row in (entry if isinstance(entry, list) else [entry])]
+MUST_REACH = {"lenet300": (40, 0.002), "lenet5": (39, 0.002), "vgg": (40, 0.005)}  # times smaller, most that is lost
+MOONSHOTS = {"lenet300": (100, 0.01), "lenet5": (100, 0.01)}
+
+
+def hybrid_rows(**wanted) -> list[dict]:
+    found = [row for row in HYBRID if all(row.get(key) == value for key, value in wanted.items())]
+    assert found, wanted
+    return found
+
+
+@pytest.mark.parametrize("experiment, bars", [("deep compression", MUST_REACH), ("moonshot", MOONSHOTS)])
+def test_the_coded_files_are_as_small_as_said_and_lose_no_more(experiment, bars):
+    """The whole file, and the upper end of the 95 % interval of the paired loss on 50,000 images, in every run."""
+    for network, (ratio, loss) in bars.items():
+        for row in hybrid_rows(experiment=experiment, network=network, stage="coded"):
+            assert row["ratio"] >= ratio and row["loss_high"] <= loss and row["images"] == 50_000, row
+
+
+@pytest.mark.parametrize("network", ["lenet300", "lenet5", "resnet8", "vgg"])
+def test_deep_compression_beats_the_dense_network_of_the_same_bytes(network):
+    coded = hybrid_rows(experiment="deep compression", network=network, stage="coded")
+    small = hybrid_rows(experiment="small dense", network=network)
+    assert max(row["file_bytes"] for row in small) <= 1.02 * max(row["file_bytes"] for row in coded)
+    assert min(row["accuracy"] for row in coded) > max(row["accuracy"] for row in small)
+
+
+def test_each_stage_makes_the_file_smaller():
+    for network in ("lenet300", "lenet5", "resnet8", "vgg"):
+        rows = hybrid_rows(experiment="deep compression", network=network, seed=0)
+        sizes = [row["file_bytes"] for row in rows]
+        assert sizes == sorted(sizes, reverse=True) and rows[-1]["stage"] == "coded"
+
+
+def test_all_orders_were_run_and_decomposing_last_costs_the_file():
+    rows = hybrid_rows(experiment="order")
+    orders = {tuple(row["order"]) for row in rows}
+    assert len(orders) == 24 and all({row["seed"] for row in rows if tuple(row["order"]) == order} == SEEDS for order in orders)
+    last = [row["file_bytes"] for row in rows if row["order"][-1] == "decompose"]
+    first = [row["file_bytes"] for row in rows if row["order"][0] == "decompose"]
+    assert min(last) > 3 * max(first)
+
+
+def test_settings_for_every_layer_beat_one_for_all_under_the_same_budget():
+    for budget in {row["budget_bytes"] for row in hybrid_rows(experiment="search")}:
+        rows = {method: hybrid_rows(experiment="search", method=method, budget_bytes=budget) for method in ("uniform", "integer program", "evolution")}
+        assert all(row["file_bytes"] <= budget for found in rows.values() for row in found)
+        uniform = rows["uniform"][0]["accuracy"]
+        assert min(row["accuracy"] for method in ("integer program", "evolution") for row in rows[method]) > uniform + 0.02

@@ -13,6 +13,8 @@ CHAPTERS: dict[str, str] = {
     "04": "compresslab.course.chapter04:CHAPTER",
     "05": "compresslab.course.chapter05:CHAPTER",
     "06": "compresslab.course.chapter06:CHAPTER",
+    "07": "compresslab.course.chapter07:CHAPTER",
+    "08": "compresslab.course.chapter08:CHAPTER",
 }
 
 

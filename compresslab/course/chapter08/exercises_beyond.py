@@ -1,0 +1,152 @@
+"""Exercises 8.6 to 8.11: changed answers, calibration, energy, break-even, a comparison to repair, a file."""
+
+from __future__ import annotations
+
+from compresslab.course.chapter08 import alternatives_beyond as right
+from compresslab.course.chapter08 import budget_task
+from compresslab.course.chapter08 import checks_beyond as checks
+from compresslab.course.chapter08 import mistakes_beyond as wrong
+from compresslab.course.chapter08 import mistakes_harness as bugs
+from compresslab.course.chapter08 import references_beyond as references
+from compresslab.course.exercise import Exercise, Mistake
+
+EXERCISES = (
+    Exercise(
+        id="8.6", name="changed_answers", title="Same accuracy, same network?", dots=2, minutes=12, track="core",
+        misconception="same accuracy, same model",
+        reference=references.changed_answers, verify=checks.verify_changed_answers,
+        alternatives=(right.changes_in_python, right.changes_by_counting),
+        mistakes=(
+            Mistake("right and wrong only", wrong.only_right_and_wrong, "an answer that moved from one wrong class to another changed, too: compare the answers, not who was right"),
+            Mistake("wrong and moved is broken", wrong.moved_between_wrong_is_broken, "broken means right before and wrong now: what was wrong already cannot break"),
+            Mistake("of the right ones", wrong.broken_of_the_right, "broken and mended are fractions of *all* images: only so their difference is the change of accuracy"),
+            Mistake("swapped", wrong.swapped, "broken and mended are swapped: broken was right *before*"),
+            Mistake("counts", wrong.counts, "you counted images: fractions of all images are asked for"),
+            Mistake("percent", wrong.percent, "fractions, not percent"),
+            Mistake("classes by answer", wrong.classes_by_answer, "a class is the images that *belong* to it, by their labels, not those that were given this answer"),
+            Mistake("before minus after", wrong.before_minus_after, "your changes have the wrong sign: after minus before, negative where a class suffered"),
+            Mistake("best class", wrong.best_class, "worst is the class that lost most: the lowest change, not the highest"),
+            Mistake("accuracy by class", wrong.accuracy_by_class, "by_class holds the *change* of each class's accuracy, not the accuracy afterwards"),
+            Mistake("share of all images", wrong.share_of_all_images, "a class's accuracy is a fraction of its own images: divide by their number, not by all"),
+            Mistake("changed by class", wrong.changed_by_class, "by_class is not how many answers changed: it is the accuracy after minus before, where broken and mended cancel"),
+            Mistake("broken by class", wrong.broken_by_class, "your classes only lose: what was mended counts for its class, too"),
+            Mistake("empty classes", wrong.all_ten, "a class without a single image has no accuracy: leave it out of by_class"),
+            Mistake("last of equals", wrong.last_of_equals, "of classes that lost the same, the one with the smallest number is the worst")),
+        hints=("Make two tensors of True and False first: who was right before, who is right now. All else is counting.",
+               "changed: before != after. broken: was & ~now. mended: now & ~was. For each label that occurs: the mean of now minus the mean of was, over the images of this label.",
+               "was, now = before == labels, after == labels\nby_class = {}\nfor label in labels.unique().tolist():\n    chosen = labels == label\n    by_class[label] = ...\n"
+               "return {'changed': (before != after).double().mean().item(), 'broken': ..., 'mended': ..., 'by_class': by_class, 'worst': min(by_class, key=by_class.get)}")),
+    Exercise(
+        id="8.7", name="calibration_error", title="As right as it says?", dots=3, minutes=15, track="core",
+        misconception="a probability of 0.9 is right nine times in ten",
+        reference=references.calibration_error, verify=checks.verify_calibration_error,
+        alternatives=(right.calibration_by_index, right.calibration_image_by_image),
+        mistakes=(
+            Mistake("one group", wrong.signed_then_absolute, "you compared the means of all images, as one group: a network too sure here and too modest there comes out perfect; group first"),
+            Mistake("signed gaps", wrong.signed_gaps, "gaps of different sign cancel: take the absolute value in each group, before you add up"),
+            Mistake("groups alike", wrong.every_group_alike, "every group counts the same, however few images it has: weigh each gap with n_m / n"),
+            Mistake("over all bins", wrong.over_all_bins, "you divided by the number of bins, empty ones included: weigh each gap with n_m / n instead"),
+            Mistake("not averaged", wrong.summed_not_averaged, "you added up the gaps of all images: divide by their number n"),
+            Mistake("empty groups", wrong.empty_groups_are_nan, "the mean of an empty group is nan, and one nan spoils the sum: leave empty groups out"),
+            Mistake("largest gap", wrong.largest_gap, "that is the largest gap, the *maximum* calibration error: the weighted mean is asked for"),
+            Mistake("squared", wrong.squared_gaps, "you squared the gaps: it is their absolute value"),
+            Mistake("probability of the label", wrong.probability_of_the_label, "the confidence is the largest probability, that of the network's own answer, not that of the label"),
+            Mistake("low end belongs", wrong.low_end_belongs, "a confidence on a bound belongs to the group *below* it: low < confidence <= high"),
+            Mistake("sure ones lost", wrong.sure_ones_lost, "images with a confidence of exactly 1 are in none of your groups: low < confidence <= high"),
+            Mistake("equally many", wrong.equally_many, "your groups hold equally many images: here their bounds are k / bins"),
+            Mistake("middle of the bin", wrong.middle_of_the_bin, "you took the middle of each group for its confidence: take the mean of its images"),
+            Mistake("softmax again", wrong.softmax_again, "these are probabilities already: another softmax makes all of them modest"),
+            Mistake("percent", wrong.in_percent, "a fraction, not percent")),
+        hints=("Which images say 'between 80 and 90 percent sure'? They should be right between 80 and 90 times in 100. By how much are they not?",
+               "confidence, answer = probabilities.max(dim=1); group m holds the images with (m - 1) / M < confidence <= m / M; ECE = sum over m of n_m / n |accuracy_m - confidence_m|. "
+               "The mean of an empty group is nan: skip it.",
+               "confidence, answers = probabilities.double().max(dim=1)\nright = (answers == labels).double()\ntotal = 0.0\nfor k in range(bins):\n"
+               "    chosen = (confidence > k / bins) & (...)\n    if chosen.any():\n        total += chosen.sum().item() * abs(...).item()\nreturn total / len(labels)")),
+    Exercise(
+        id="8.8", name="layer_energy", title="Where the energy goes", dots=2, minutes=12, track="core",
+        misconception="fewer operations, less energy",
+        reference=references.layer_energy, verify=checks.verify_layer_energy,
+        alternatives=(right.energy_by_steps, right.energy_by_sorting),
+        mistakes=(
+            Mistake("narrower unit", wrong.narrower_unit, "you compute in a unit for the *narrower* of the two: both numbers must fit, a 4-bit weight meets a 32-bit activation as 32 bits"),
+            Mistake("weights decide", wrong.weights_decide, "the weights alone chose your unit: the activations must fit, too"),
+            Mistake("always the widest", wrong.always_the_widest, "you always compute in the widest unit: take the narrowest into which both numbers fit"),
+            Mistake("exact widths only", wrong.exact_widths_only, "there is no unit of that width in the price list: take the next wider one"),
+            Mistake("next narrower", wrong.next_narrower, "your unit is too narrow for the numbers: the next *wider* one"),
+            Mistake("first listed", wrong.first_listed, "the price list is in no particular order: of the units that are wide enough, take the narrowest"),
+            Mistake("scaled with bits", wrong.scaled_with_bits, "you scaled the price of a MAC with the bits: it is in the list, and it grows faster than the width"),
+            Mistake("levels swapped", wrong.levels_swapped, "weights come from DRAM and activations stay in SRAM: yours are the other way round"),
+            Mistake("all from DRAM", wrong.all_from_dram, "the activations never leave the chip: they cost costs['sram'] for each bit"),
+            Mistake("bits swapped", wrong.bits_swapped, "bits is (of a weight, of an activation): you took them in the other order"),
+            Mistake("bytes", wrong.bytes_not_bits, "the prices are for a bit, not for a byte"),
+            Mistake("words", wrong.words_not_bits, "the prices are for a bit, not for a word of 32"),
+            Mistake("numbers", wrong.numbers_not_bits, "you paid for numbers: each of them has several bits, and the prices are for one bit"),
+            Mistake("for every MAC", wrong.fetched_for_every_mac, "a weight is fetched once for an image, however often it is used: `weights` numbers, not `macs`"),
+            Mistake("one total", wrong.one_total, "return the three parts as a dict, not their sum: which one is large is the point")),
+        hints=("Three bills: for computing, by the MAC; for weights and for activations, by the bit that moves.",
+               "compute = macs * costs['mac'][w], w the smallest key with w >= max(bits); weights = weights * weight_bits * costs['dram']; activations likewise with costs['sram'].",
+               "weight_bits, activation_bits = bits\nwidth = min(width for width in costs['mac'] if ...)\nreturn {'compute': macs * costs['mac'][width], 'weights': ..., 'activations': ...}")),
+    Exercise(
+        id="8.9", name="break_even", title="When has it paid?", dots=1, minutes=8, track="core",
+        misconception="what is cheaper to use is cheaper",
+        reference=references.break_even, verify=checks.verify_break_even,
+        alternatives=(right.paid_by_floor_division, right.paid_by_counting),
+        mistakes=(
+            Mistake("not rounded", wrong.not_rounded, "uses are counted, and half a use pays nothing: the next whole number"),
+            Mistake("rounded down", wrong.rounded_down, "rounded down, the last cent is still owed: round up"),
+            Mistake("to the nearest", wrong.rounded_to_nearest, "the nearest whole number may be the one before: round up"),
+            Mistake("strictly ahead", wrong.strictly_ahead, "you wait until something is left over: paid is when both totals are equal"),
+            Mistake("use is free afterwards", wrong.use_is_free_afterwards, "the compressed network costs something, too: a use saves the difference"),
+            Mistake("by the cost afterwards", wrong.paid_by_use_afterwards, "you divided by what a use costs now: what pays is what a use *saves*"),
+            Mistake("by the ratio", wrong.divided_by_the_ratio, "'twice as fast' does not say what a use saves: divide by the difference, not by the ratio"),
+            Mistake("at least once", wrong.at_least_once, "what was free has paid after 0 uses"),
+            Mistake("free and never", wrong.free_and_never, "nothing spent, nothing owed: with cost_once = 0 the answer is 0, whatever a use costs"),
+            Mistake("negative number", wrong.negative_number, "where a use costs more than before it never pays: math.inf, not a negative number"),
+            Mistake("division by zero", wrong.division_by_zero, "where a use saves nothing you divide by zero: the answer is math.inf"),
+            Mistake("absolute saving", wrong.absolute_saving, "you took the saving without its sign: a use that costs more pays nothing back"),
+            Mistake("never is None", wrong.never_is_none, "never is a number here: math.inf, so that answers can be compared"),
+            Mistake("never is 0", wrong.never_is_zero, "0 would say that it paid at once: never is math.inf")),
+        hints=("What does one use save? How many of these savings make up the cost?",
+               "The smallest whole n with cost_once + n cost_after <= n cost_before: cost_once / (cost_before - cost_after), rounded up; 0 if it was free, math.inf if nothing is saved.",
+               "saving = cost_before - cost_after\nif cost_once <= 0:\n    return ...\nreturn math.ceil(...) if saving > 0 else ...")),
+    Exercise(
+        id="8.10", name="compare_fairly", title="Repair the comparison", dots=4, minutes=20, track="core", points=3,
+        misconception="the best number in the table is the method's number",
+        reference=references.compare_fairly, verify=checks.verify_compare_fairly,
+        alternatives=(right.fairly_in_steps, right.fairly_with_tensors),
+        mistakes=(
+            Mistake("nothing repaired", bugs.all_bugs,
+                    "that is the buggy comparison: ask of each number which images chose it, what it is compared with, what its file holds, and which runs it does not mention"),
+            Mistake("setting and epoch on test", bugs.setting_and_epoch_on_test, "setting and epoch are still chosen on the test images: the best of many tries is lucky; choose on validation images"),
+            Mistake("setting on test", bugs.setting_on_test, "the setting is still chosen by test accuracy: choose it by validation accuracy, then look at the test once"),
+            Mistake("setting on best test", bugs.setting_on_best_test, "the setting is still chosen by the best test accuracy: choose it by validation accuracy, then look at the test once"),
+            Mistake("epoch on test", bugs.epoch_on_test, "the methods still stop at their best *test* epoch: the epoch is a choice like any other, made on validation images"),
+            Mistake("epoch on test for all", bugs.epoch_on_test_for_all, "all stop at their best test epoch, dense networks too: equally lucky is not fair, who tries more wins more; choose on validation images"),
+            Mistake("last epoch", bugs.last_epoch_for_all, "you judge after the last epoch: what was chosen is the epoch that was best on validation images"),
+            Mistake("setting by last epoch", bugs.setting_by_last_epoch, "you chose the setting by its last epoch and the network by its best: one rule, the mean over the seeds of the best validation accuracy"),
+            Mistake("setting by best seed", bugs.setting_by_best_seed, "you chose the setting with the luckiest seed: take the mean over the seeds"),
+            Mistake("setting by sum", bugs.setting_by_sum, "you added the validation accuracies of a setting's seeds: a setting with more seeds wins by their number; the mean"),
+            Mistake("dense, last epoch", bugs.dense_after_last_epoch, "the dense networks are judged after their last epoch, the methods after their best: the baseline deserves the same rule"),
+            Mistake("dense, one seed", bugs.dense_of_one_seed, "all are compared with one dense network: each run with that of its own seed"),
+            Mistake("dense, all seeds", bugs.dense_of_all_seeds, "you compare with the mean of all dense networks: a method that was run with other seeds gets their luck; each run with that of its own seed"),
+            Mistake("dense at its best", bugs.dense_at_its_best, "now the dense networks are chosen on test images: that is unfair in the other direction"),
+            Mistake("nonzeros", bugs.nonzeros_only, "you count nonzero weights at four bytes each: where they are takes room, and a code takes less; the size of the file is in the run"),
+            Mistake("smallest file", bugs.smallest_file, "you took the smallest file of the seeds: the mean"),
+            Mistake("files summed", bugs.summed_files, "you added the files of all seeds: the mean"),
+            Mistake("survivors", bugs.survivors_only, "failed runs are still dropped: the seeds that remain are those for which it went well; a setting with a failed run cannot be chosen"),
+            Mistake("survivors or none", bugs.survivors_or_none, "a setting with a failed run can still be chosen, by the seeds that survived: with any failure, it is out"),
+            Mistake("failed methods forgotten", bugs.failed_methods_forgotten, "a method that never came through is missing from the table: its row is None, so that the reader knows it was tried"),
+            Mistake("one failure fails all", bugs.one_failure_fails_the_method, "one failed run rules out its own setting, not the method's others"),
+            Mistake("gain", bugs.gain_not_loss, "your loss has the wrong sign: dense minus compressed"),
+            Mistake("accuracy", bugs.accuracy_not_loss, "the loss is a difference to the dense network of the same seed, not the accuracy"),
+            Mistake("worst seed", bugs.worst_seed, "you report the worst seed: the mean"),
+            Mistake("best seed", bugs.best_seed, "you report the best seed: the mean"),
+            Mistake("last of equal epochs", bugs.last_of_equal_epochs, "of epochs with equal validation accuracy the first is taken"),
+            Mistake("dense in the table", bugs.dense_in_the_table, "the dense networks are what all is compared with: they have no row")),
+        hints=("Follow one number of the table backwards. Who chose this setting, this epoch, this baseline, this size? And which runs are not in it?",
+               "Four repairs: epochs and settings by validation accuracy; each run against the dense run of its own seed, with the same rule for the epoch; file_bytes; settings with a failed run are out, "
+               "a method without any other is None.",
+               "def best_epoch(run):\n    return run['validation'].index(max(run['validation']))\n\ndense = {run['seed']: ... for run in runs if run['method'] == 'dense'}\n...\n"
+               "whole = {setting: group for setting, group in settings.items() if not any(...)}\ntable[method] = None\nif whole:\n    setting, group = max(whole.items(), key=...)\n    ...")),
+    budget_task.EXERCISE,
+)
