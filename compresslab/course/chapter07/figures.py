@@ -46,11 +46,17 @@ def deep_compression(rows: Iterable[Mapping[str, Any]]) -> Figure:
     figure, grid = plt.subplots(1, max(len(networks), 1), figsize=(3.3 * max(len(networks), 2), 3.3), squeeze=False)
     for ax, network in zip(grid[0], networks):
         _stages(ax, [row for row in rows if row["network"] == network])
-        ax.set(xscale="log", xlabel="file (bytes)", title=TITLES[network])
+        ax.set(xscale="log", xlabel="file (kB)", title=TITLES[network])
         ax.margins(0.12)
+        low, high = ax.get_xlim()
+        ticks = [tick for tick in (10e3, 30e3, 100e3, 300e3, 1e6, 3e6) if low <= tick <= high]
+        ax.set_xticks(ticks, [f"{tick / 1000:,.0f}" for tick in ticks])
+        ax.minorticks_off()
     grid[0][0].set_ylabel("accuracy (%)")
+    found = [ax.get_legend_handles_labels() for ax in grid[0]]
+    named = {label: handle for handles, labels in found for handle, label in zip(handles, labels)}
     if networks:
-        grid[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        grid[0][-1].legend(named.values(), named, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -41,20 +41,37 @@ def orders(rows: Iterable[Mapping[str, Any]]) -> Axes:
         rows: dicts with the keys `order` (a sequence of operations), `seed`, `file_bytes`, `accuracy` (a fraction) and
             `left` (the structure that the file stores).
     """
-    _, ax = plt.subplots(figsize=(8.4, 4.4))
-    named = set()
+    _, ax = plt.subplots(figsize=(8.4, 4.8))
+    named, points = set(), []
     for order, group in _by_order(rows).items():
         color, marker = LEFT.get(group[0]["left"], (GREY, "x"))
         size, right = _mean([row["file_bytes"] for row in group]), 100 * _mean([row["accuracy"] for row in group])
         ax.plot([row["file_bytes"] for row in group], [100 * row["accuracy"] for row in group], "_", color=color, markersize=5, alpha=0.7)
         ax.plot(size, right, marker, color=color, markersize=6, label=None if group[0]["left"] in named else f"left: {group[0]['left']}")
-        ax.annotate("".join(SHORT.get(name, name[0]) for name in order), (size, right), xytext=(4, 3), textcoords="offset points", fontsize=7)
+        points.append((group[0]["left"], right, size, "".join(SHORT.get(name, name[0]) for name in order)))
         named.add(group[0]["left"])
+    for right, size, names in _clusters(points):
+        ax.annotate(names, (size, right), xytext=(8, 0), textcoords="offset points", fontsize=7, va="center")
     ax.set(xscale="log", xlabel="file size (bytes)", ylabel="right (%)")
     ax.set_xticks(ticks := (30_000, 50_000, 100_000, 200_000, 500_000), [f"{tick:,}" for tick in ticks])
     ax.minorticks_off()
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title="P prune, Q quantize,\nD decompose, K distil", fontsize=8, title_fontsize=8)
     return ax
+
+
+def _clusters(points: Iterable[tuple[str, float, float, str]], apart: float = 1.5) -> list[tuple[float, float, str]]:
+    """Neighbours in the figure, named together from the best down: (height, size, names in lines) of each group.
+
+    Args:
+        points: (structure left, accuracy in percent, bytes, name). apart: points of accuracy that part two groups.
+    """
+    groups: list[list[tuple[str, float, float, str]]] = []
+    for point in sorted(points, key=lambda point: (point[0], -point[1])):
+        last = groups[-1][-1] if groups else None
+        if last is None or last[0] != point[0] or last[1] - point[1] > apart:
+            groups.append([])
+        groups[-1].append(point)
+    return [(_mean([right for _, right, _, _ in group]), max(size for _, _, size, _ in group), "\n".join(name for *_, name in group)) for group in groups]
 
 
 def orders_table(rows: Iterable[Mapping[str, Any]]) -> str:
