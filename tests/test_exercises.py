@@ -61,7 +61,7 @@ def test_a_chapter_has_a_budget_task(number):
     assert sum(isinstance(owner, BudgetTask) for owner in verifiers) == 1
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", [number for number in NUMBERS if number != "08"])  # its table: test_compare_rows.py
 def test_one_entry_of_the_evidence_comes_out_again(number):
     """Another entry every day; training on another machine moves a number a little, not a lot."""
     stored, functions = load_evidence(number), entries(number)
