@@ -58,7 +58,7 @@ print(guard.make_torchvision_importable(), guard.make_torchvision_importable(), 
 
 FAMILIES = {"pruning", "quantization", "compact", "distillation", "lowrank", "sharing", "hybrid", "sequence",
             "classical", "deploy", "compare"}
-MAY_IMPORT_FAMILIES = {"hybrid", "sequence", "deploy", "compare", "course"}
+MAY_IMPORT_FAMILIES = {"hybrid", "sequence", "deploy", "compare", "course", "baselines"}
 
 
 def imported_packages(path: Path) -> set[str]:

@@ -34,6 +34,8 @@ MODELS: dict[str, str] = {
     "resnet": "compresslab.models.networks:ResNet",
     "mobilenet": "compresslab.models.networks:MobileNetLike",
     "compact": "compresslab.compact.small:CompactNet",
+    "gpt": "compresslab.sequence.gpt:GPT",
+    "char_lstm": "compresslab.sequence.lstm:CharLSTM",
 }
 BLOCKS: dict[str, str] = {
     "fire": "compresslab.compact.fire:Fire",
@@ -80,7 +82,7 @@ def build_model(name: str, /, **arguments: Any) -> nn.Module:
     """Build a network of the course by name, with random weights.
 
     Args:
-        name: one of `MODELS`: lenet300, lenet5, vgg, resnet, mobilenet, compact.
+        name: one of `MODELS`: lenet300, lenet5, vgg, resnet, mobilenet, compact, gpt, char_lstm.
         arguments: of its class, such as `depth=20`.
     Raises:
         ValueError: an unknown name, an unknown argument, or a value out of range.
