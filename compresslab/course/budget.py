@@ -4,7 +4,8 @@ The learner's answer is the path of a file written by `compresslab.core.store.sa
 the network from its specification (the one in the file, or the task's), fills every weight with NaN, loads
 the file into it, counts every byte of the file and the multiply-accumulates, and measures the accuracy on
 freshly drawn images. Their seed follows from the file's content: the same file gets the same verdict, and no
-notebook can tune on these images.
+notebook can tune on these images. A language model is measured in bits per character, on the test text: that
+one cannot be drawn anew; which windows of it are read follows from the file's content.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import Any, Literal
 from compresslab.course import progress
 from compresslab.course.trial import Trial, Wrong
 
-Limit = Literal["file", "bytes", "parameters", "macs", "accuracy"]
+Limit = Literal["file", "bytes", "parameters", "macs", "accuracy", "bits"]
 SECONDS = 180
+TEXT = "python_reference"  # the data set of the language models
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Report:
     loss: float = 0.0  # against the baseline on the same images, where the task names one
     loss_low: float = 0.0  # the lower end of its 95 % interval
     parameters: int = 0  # of the network that runs: a coded weight counts with all its numbers
+    bits: float = 0.0  # per character, of a language model; then `images` are windows of text, `loss` is the fraction more
 
 
 _known: dict[tuple[str, str], Report] = {}
@@ -51,12 +54,15 @@ class BudgetTask:
     """A budget: every limit that is not None must be kept.
 
     Args:
-        dataset: "ink_digits" or "street_digits". input_shape: of one image, (C, H, W).
+        dataset: "ink_digits", "street_digits", or "python_reference" for a language model.
+        input_shape: of one image, (C, H, W); of a text, (tokens,).
         max_bytes: of the whole file, its metadata included. max_parameters: of the decoded network.
         max_macs: per image.
         min_accuracy: fraction, on `images` fresh images.
         max_loss: fraction lost against the shipped network `baseline` on the same images. Broken only if the 95 %
             interval of the paired difference lies above it: where so many images cannot tell, the file has it.
+        max_more_bits: of a language model, fraction more bits per character than `baseline` on `images` windows of
+            the test text; broken in the same way.
         spec: the network (see `models.from_spec`) of files that do not name one.
     """
 
@@ -67,6 +73,7 @@ class BudgetTask:
     max_macs: int | None = None
     min_accuracy: float | None = None
     max_loss: float | None = None
+    max_more_bits: float | None = None
     baseline: str | None = None
     spec: dict[str, Any] | None = field(default=None, hash=False)
     images: int = 2000
@@ -92,7 +99,7 @@ class BudgetTask:
                 f"the network has {report.parameters:,} parameters, {self.max_parameters:,} are allowed"
             )
         if self.max_macs is not None and report.macs > self.max_macs:
-            found["macs"] = f"the network needs {report.macs:,} MACs per image, {self.max_macs:,} are allowed"
+            found["macs"] = f"the network needs {report.macs:,} MACs per {self.unit}, {self.max_macs:,} are allowed"
         if not report.images:
             return found
         if self.min_accuracy is not None and not report.accuracy >= self.min_accuracy:
@@ -106,7 +113,17 @@ class BudgetTask:
                 f"{100 * report.loss:.2f} points, at least {100 * report.loss_low:.2f} with 95 % confidence; "
                 f"{100 * self.max_loss:g} are allowed"
             )
+        if self.max_more_bits is not None and not report.loss_low <= self.max_more_bits:
+            found["bits"] = (
+                f"the model needs {report.bits:.3f} bits per character, {report.loss:.2%} more than {self.baseline!r}, at least "
+                f"{report.loss_low:.2%} with 95 % confidence; {self.max_more_bits:.2%} more are allowed"
+            )
         return found
+
+    @property
+    def unit(self) -> str:
+        """What one input is called."""
+        return "window of text" if self.dataset == TEXT else "image"
 
     def verify(self, t: Trial) -> str:
         """The `verify` of the exercise: t.value is the file's path."""
@@ -117,11 +134,12 @@ class BudgetTask:
         report = self.report(t.value)
         if broken := self.broken(report):
             raise Wrong("; ".join(broken.values()))
-        return (
-            f"{report.bytes:,} bytes, {report.parameters:,} parameters, {report.macs:,} MACs per image, "
-            f"{report.accuracy:.2%} on {report.images:,} fresh images"
-            + (f", {100 * report.loss:.2f} points lost" if self.max_loss is not None else "")
-        )
+        size = f"{report.bytes:,} bytes, {report.parameters:,} parameters, {report.macs:,} MACs per {self.unit}, "
+        if self.dataset == TEXT:
+            more = "" if self.baseline is None else f", {report.loss:+.2%} more than {self.baseline!r}"
+            return size + f"{report.bits:.3f} bits per character{more}"
+        lost = f", {100 * report.loss:.2f} points lost" if self.max_loss is not None else ""
+        return size + f"{report.accuracy:.2%} on {report.images:,} fresh images" + lost
 
     def breaks(self, limit: Limit, low: float = -math.inf, high: float = math.inf) -> Callable[[Any], bool]:
         """A `when` for known mistakes: recognises files whose first broken limit is this one.
@@ -194,13 +212,15 @@ def _measure_elsewhere(request: dict[str, Any], size: int) -> Report:
 
 def measure_file(request: dict[str, Any]) -> Report:
     """Build, fill with NaN, load, count: runs in the fresh process."""
+    if "pooling" in request:  # a classical model: see budget_arrays
+        from compresslab.course.budget_arrays import measure_arrays
+
+        return measure_arrays(request)
+    import torch
+
     from compresslab.core.layers import decompress
     from compresslab.core.macs import count_macs
     from compresslab.core.store import load
-    from compresslab.core.statistics import paired_difference
-    from compresslab.core.train import correct_answers
-    from compresslab.data import fresh_data
-    from compresslab.models import load_baseline
 
     path = Path(request["path"])
     size = path.stat().st_size
@@ -211,20 +231,51 @@ def measure_file(request: dict[str, Any]) -> Report:
         model = load(path, nan_skeleton(spec)).eval()
         if missing := unfilled(model):
             return Report(size, problem=f"the file does not hold all weights: {missing} is not filled")
-        macs = count_macs(model, request["input_shape"]).total
+        is_text, shape = request["dataset"] == TEXT, tuple(request["input_shape"])
+        macs = count_macs(model, torch.zeros(1, *shape, dtype=torch.int64) if is_text else shape).total
         parameters = sum(p.numel() for p in decompress(model).parameters())
     except Exception as error:
         return Report(size, problem=f"the file cannot be loaded: {error}")
     counted = {"max_bytes": size, "max_parameters": parameters, "max_macs": macs}
     if any(request[limit] is not None and number > request[limit] for limit, number in counted.items()):
         return Report(size, macs, parameters=parameters)  # too large, however good
+    report = Report(size, macs, parameters=parameters)
+    return (_judge_text if is_text else _judge_images)(model, request, report)
+
+
+def _judge_images(model: Any, request: dict[str, Any], report: Report) -> Report:
+    """The report with the accuracy on fresh images, and what is lost against a baseline if one is named."""
+    from compresslab.core.statistics import paired_difference
+    from compresslab.core.train import correct_answers
+    from compresslab.data import fresh_data
+    from compresslab.models import load_baseline
+
     data = fresh_data(request["dataset"], request["images"], seed=request["seed"])
     correct = correct_answers(model, data)
-    report = Report(size, macs, correct.double().mean().item(), request["images"], parameters=parameters)
+    report = replace(report, accuracy=correct.double().mean().item(), images=request["images"])
     if request["baseline"] is None:
         return report
     lost = paired_difference(correct_answers(load_baseline(request["baseline"]), data), correct)
     return replace(report, loss=lost.difference, loss_low=lost.low)
+
+
+def _judge_text(model: Any, request: dict[str, Any], report: Report) -> Report:
+    """The report with bits per character on the test text, and how many more than a baseline's if one is named."""
+    from compresslab.core.macs import plain
+    from compresslab.models import load_baseline
+    from compresslab.sequence.language import relative_bits, window_bits
+    from compresslab.sequence.text import load_text
+
+    test = load_text(*request["input_shape"]).test
+    split = test.drawn(min(request["images"], len(test)), seed=request["seed"])
+    bits = window_bits(plain(model), split)
+    if not bits.isfinite().all():
+        return replace(report, problem="the model gives probabilities that are no numbers, or 0 to what came next")
+    report = replace(report, bits=bits.mean().item(), images=len(split))
+    if request["baseline"] is None:
+        return report
+    more, low, _ = relative_bits(window_bits(load_baseline(request["baseline"]), split), bits)
+    return replace(report, loss=more, loss_low=low)
 
 
 def nan_skeleton(spec: dict[str, Any]) -> Any:

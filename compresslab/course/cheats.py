@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -93,8 +94,8 @@ def value_cheats(exercise: Exercise) -> dict[str, Any]:
 
 
 def shapes(value: Any) -> Any:
-    """The shapes of all tensors; other values as they are."""
-    if isinstance(value, Tensor):
+    """The shapes of all tensors and arrays; other values as they are."""
+    if isinstance(value, Tensor | np.ndarray):
         return tuple(value.shape)
     if isinstance(value, nn.Module):
         return shapes(dict(value.state_dict()))
@@ -110,6 +111,8 @@ def zeros(value: Any) -> Any:
     """The same structure with every number zero."""
     if isinstance(value, Tensor):
         return torch.zeros_like(value)
+    if isinstance(value, np.ndarray):
+        return np.zeros_like(value) if value.dtype.kind in "biufc" else value
     if isinstance(value, nn.Module):
         for tensor in (*value.parameters(), *value.buffers()):
             tensor.zero_()

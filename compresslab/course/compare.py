@@ -118,6 +118,8 @@ def describe(value: Any, limit: int = 100) -> str:
     """
     if isinstance(value, Tensor):
         return _describe_tensor(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return _describe_array(value)
     if isinstance(value, nn.Module):
         parameters = sum(p.numel() for p in value.parameters())
         return f"{type(value).__name__} with {parameters:,} parameters"
@@ -153,6 +155,13 @@ def _describe_tensor(value: Tensor) -> str:
         return f"tensor of shape {shape}{kind}"
     low, high = float(value.min()), float(value.max())
     return f"tensor of shape {shape}{kind}, values {low:.3g} to {high:.3g}"
+
+
+def _describe_array(value: np.ndarray) -> str:
+    """As a tensor is described; float64 and int64, numpy's usual types, are not mentioned."""
+    usual = {"f": np.float32, "i": np.int64, "u": np.int64}
+    plain = np.ascontiguousarray(value.astype(usual.get(value.dtype.kind, value.dtype)))
+    return _describe_tensor(torch.from_numpy(plain)).replace("tensor", "array", 1)
 
 
 def _nested(value: Any) -> str:
