@@ -9,6 +9,7 @@ from compresslab.compact import CompactNet
 from compresslab.compact.small import BLOCKS
 from compresslab.core import UniformCode, count_macs, encode, mean_interval
 from compresslab.core.measure import file_size
+from compresslab.course.chapter10.evidence_trees import forest_rows
 from compresslab.course.evidence import load_evidence
 from compresslab.models import load_baseline
 
@@ -291,3 +292,51 @@ def test_settings_for_every_layer_beat_one_for_all_under_the_same_budget():
         assert all(row["file_bytes"] <= budget for found in rows.values() for row in found)
         uniform = rows["uniform"][0]["accuracy"]
         assert min(row["accuracy"] for method in ("integer program", "evolution") for row in rows[method]) > uniform + 0.02
+
+
+# -- chapter 09 ----------------------------------------------------------------------------------------------
+
+SEQUENCE = load_evidence("09")
+
+
+def test_the_gpt_at_four_bits_is_six_and_a_half_times_smaller_at_one_percent_more_bits():
+    assert {row["model_seed"] for row in SEQUENCE["goal"]} == SEEDS
+    for row in SEQUENCE["goal"]:
+        assert row["ratio"] >= 6.5 and row["high"] <= 0.01
+
+
+def test_the_lstm_is_eight_times_smaller_at_three_percent_more_bits():
+    dense = SEQUENCE["lstm"][0]["file_bytes"]
+    rows = [*SEQUENCE["lstm"], *SEQUENCE["lstm deep compression"]]
+    assert sum(dense / row["file_bytes"] >= 8 and row["high"] <= 0.03 for row in rows) >= 2
+
+
+@pytest.mark.parametrize("model_seed", sorted(SEEDS))
+def test_gptq_beats_rounding_and_sparsegpt_beats_magnitude_and_wanda_on_every_network(model_seed):
+    def worst_and_best(rows, **wanted):
+        found = [row["relative"] for row in rows if wanted.items() <= row.items()]
+        return max(found), min(found)
+
+    rounding, pruning = SEQUENCE[f"rounding {model_seed}"], SEQUENCE[f"pruning {model_seed}"]
+    for bits in (4, 3):
+        assert worst_and_best(rounding, method="gptq", bits=bits)[0] < worst_and_best(rounding, method="rtn", bits=bits)[1]
+    for pattern in ("0.50", "0.60", "0.70", "2:4"):
+        sparsegpt, _ = worst_and_best(pruning, method="sparsegpt", pattern=pattern)
+        for other in ("magnitude", "wanda"):
+            assert sparsegpt < worst_and_best(pruning, method=other, pattern=pattern)[1]
+
+
+# -- chapter 10 ----------------------------------------------------------------------------------------------
+
+
+def smaller_and_sure(rows: list[dict], baseline: str) -> set[str]:
+    """The models at a twentieth of the baseline's bytes whose loss is surely below a point; ten times five folds."""
+    whole = next(row["bytes"] for row in rows if row["name"] == baseline)
+    assert {row["trainings"] for row in rows} == {50}
+    return {row["name"] for row in rows if whole / row["bytes"] >= 20 and row["high"] <= 0.01}
+
+
+def test_a_forest_and_its_neighbours_fit_into_a_twentieth_at_no_more_than_a_point():
+    classical = load_evidence("10")
+    assert "network, 5 bits" in smaller_and_sure(forest_rows(classical), "forest of 100 trees")
+    assert {"product codes", "ProtoNN, 16 x 80"} <= smaller_and_sure(classical["neighbours"], "1 nearest neighbour")

@@ -15,6 +15,8 @@ CHAPTERS: dict[str, str] = {
     "06": "compresslab.course.chapter06:CHAPTER",
     "07": "compresslab.course.chapter07:CHAPTER",
     "08": "compresslab.course.chapter08:CHAPTER",
+    "09": "compresslab.course.chapter09:CHAPTER",
+    "10": "compresslab.course.chapter10:CHAPTER",
 }
 
 
