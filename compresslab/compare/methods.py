@@ -251,8 +251,7 @@ def deep_compression(network: str, model: nn.Module, setting: str, data: Data, s
 
 
 def _four_bits(model: nn.Module, data: Data, seed: int) -> nn.Module:
-    return convert(train(prepare(model, lambda weight: FakeQuantize(bits=4)), images_of(data), epochs=1, lr=CODE_LR,
-                         batch_size=BATCH[data.name], optimizer=adamw, seed=seed, progress=False))  # fmt: skip
+    return convert(_tune(prepare(model, lambda weight: FakeQuantize(bits=4)), data, seed, epochs=1, lr=CODE_LR))
 
 
 def channels_and_bits(network: str, model: nn.Module, setting: str, data: Data, seed: int) -> nn.Module:

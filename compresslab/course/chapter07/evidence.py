@@ -96,7 +96,7 @@ def _narrow_gaps(coded: nn.Module) -> nn.Module:
 
 
 def _row(experiment: str, network: str, seed: int, stage: str, model: nn.Module) -> Row:
-    """The network of a stage as it is stored best there: gaps and floats, gaps and indices, both Huffman-coded."""
+    """The network of a stage as it is stored there: gaps and floats, gaps and indices, and these Huffman-coded."""
     if stage == "pruned":
         model = encode(model, GapSparseCode.from_dense)
     elif stage == "shared":
@@ -203,7 +203,7 @@ def search(method: str, budget: int, seed: int) -> Row:
 
 
 # bytes of the coded files, and the seeds of the small dense networks beside them
-CONTROLS = {"lenet300": (16_426, SEEDS), "lenet5": (16_292, (0,)), "resnet8": (31548, (0,)), "vgg": (114_882, (0,))}
+CONTROLS = {"lenet300": (16_426, SEEDS), "lenet5": (16_292, (0,)), "resnet8": (31_548, (0,)), "vgg": (114_882, (0,))}
 
 ENTRIES: dict[str, Callable[[], Any]] = {
     **{
