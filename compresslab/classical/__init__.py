@@ -35,6 +35,7 @@ from compresslab.classical.forest_pruning import (
     refine_leaves,
     sibling_leaves,
 )
+from compresslab.classical.one_tree import OneTreeClassifier
 from compresslab.classical.product_index import (
     ProductNeighborsClassifier,
     asymmetric_distances,
@@ -85,7 +86,7 @@ from compresslab.classical.validation import FoldDifference, paired_interval, re
 __all__ = [
     "BonsaiClassifier", "CompressedForestClassifier", "CondensedNeighborsClassifier",
     "DistilledNetworkClassifier", "DistilledTreeClassifier", "FoldDifference", "FourierFeatures",
-    "NystromFeatures", "ProductNeighborsClassifier", "ProtoNNClassifier", "PrunedTreeClassifier",
+    "NystromFeatures", "OneTreeClassifier", "ProductNeighborsClassifier", "ProtoNNClassifier", "PrunedTreeClassifier",
     "PruningPath", "ReducedSetClassifier", "RefinedForest", "TreeArrays", "array_bytes",
     "asymmetric_distances", "bonsai_scores", "branch_totals", "c_table", "check_bits", "codes_of",
     "compile_and_predict", "compiler", "condense", "cost_complexity_path", "decode_product",

@@ -21,13 +21,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import StratifiedKFold
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
-from compresslab.classical.size import Arrays, label_arrays, labels_of, smallest
+from compresslab.classical.one_tree import OneTreeClassifier
 from compresslab.classical.tree_arrays import TreeArrays
 from compresslab.core.errors import check_int
 
@@ -126,7 +125,7 @@ def prune_tree(tree: TreeArrays, ccp_alpha: float, path: PruningPath | None = No
     return tree.collapse(path.nodes[1:][path.alphas[1:] <= ccp_alpha]) if ccp_alpha > 0 else tree
 
 
-class PrunedTreeClassifier(ClassifierMixin, BaseEstimator):
+class PrunedTreeClassifier(OneTreeClassifier):
     """A decision tree that is pruned at a price found by cross-validation inside the training set.
 
     Args:
@@ -182,22 +181,3 @@ class PrunedTreeClassifier(ClassifierMixin, BaseEstimator):
         best = error.min()
         near = best + self.tolerance * np.sqrt(best * (1 - best) / len(y))
         return int(np.flatnonzero(error <= near)[-1])
-
-    def predict(self, X: NDArray) -> NDArray:
-        """The class of each point, (N,)."""
-        check_is_fitted(self)
-        return self.classes_[self.tree_.predict(validate_data(self, X, reset=False))]
-
-    def to_arrays(self) -> Arrays:
-        """The four arrays of the pruned tree."""
-        check_is_fitted(self)
-        shape = smallest(np.array([len(self.classes_), self.n_features_in_]))
-        return self.tree_.to_arrays() | {"shape": shape} | label_arrays(self.classes_)
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> PrunedTreeClassifier:
-        """A fitted classifier from what ``to_arrays`` returned."""
-        model, (classes, features) = cls(), (int(side) for side in arrays["shape"])
-        model.classes_, model.n_features_in_ = labels_of(arrays, classes), features
-        model.tree_ = TreeArrays.from_arrays(arrays, classes)
-        return model

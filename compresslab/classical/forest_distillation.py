@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.neighbors import NearestNeighbors
 from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
-from compresslab.classical.size import Arrays, label_arrays, labels_of, smallest
+from compresslab.classical.one_tree import OneTreeClassifier
 from compresslab.classical.tree_arrays import TreeArrays
 from compresslab.core.errors import check_fraction, check_int
 
@@ -107,7 +107,7 @@ def soft_training_set(
     return X, teacher.predict_proba(X)
 
 
-class DistilledTreeClassifier(ClassifierMixin, BaseEstimator):
+class DistilledTreeClassifier(OneTreeClassifier):
     """One tree that learned what a forest says of real and synthetic points.
 
     Args:
@@ -147,22 +147,3 @@ class DistilledTreeClassifier(ClassifierMixin, BaseEstimator):
         student = DecisionTreeRegressor(max_leaf_nodes=self.max_leaf_nodes, random_state=self.seed)
         self.tree_ = TreeArrays.from_sklearn(student.fit(asked, shares))
         return self
-
-    def predict(self, X: NDArray) -> NDArray:
-        """The class of each point, (N,)."""
-        check_is_fitted(self)
-        return self.classes_[self.tree_.predict(validate_data(self, X, reset=False))]
-
-    def to_arrays(self) -> Arrays:
-        """The four arrays of the tree."""
-        check_is_fitted(self)
-        shape = smallest(np.array([len(self.classes_), self.n_features_in_]))
-        return self.tree_.to_arrays() | {"shape": shape} | label_arrays(self.classes_)
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> DistilledTreeClassifier:
-        """A fitted classifier from what ``to_arrays`` returned."""
-        model, (classes, features) = cls(), (int(side) for side in arrays["shape"])
-        model.classes_, model.n_features_in_ = labels_of(arrays, classes), features
-        model.tree_ = TreeArrays.from_arrays(arrays, classes)
-        return model

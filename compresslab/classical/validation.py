@@ -28,31 +28,18 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import RepeatedStratifiedKFold
 
 from compresslab.core.errors import check_int
+from compresslab.core.statistics import Difference
 
 
 @dataclass(frozen=True)
-class FoldDifference:
-    """Mean score of model a minus that of model b, as fractions, with the ends of its interval.
+class FoldDifference(Difference):
+    """The mean scores of two models in cross-validation; ``n`` is the number of trainings of each."""
 
-    ``n`` is the number of trainings of each.
-    """
-
-    difference: float
-    low: float
-    high: float
     n: int
     confidence: float = 0.95
 
-    @property
-    def verdict(self) -> str:
-        """"not distinguishable" where the interval contains 0, else which of the two is better."""
-        if self.low <= 0 <= self.high:
-            return "not distinguishable"
-        return "a is better" if self.difference > 0 else "b is better"
-
     def __str__(self) -> str:
-        low, difference, high = (100 * value for value in (self.low, self.difference, self.high))
-        return f"{difference:+.2f} points [{low:+.2f}, {high:+.2f}], {self.verdict}, {self.n} trainings"
+        return f"{super().__str__()}, {self.n} trainings"
 
 
 def repeated_cv(

@@ -31,19 +31,12 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class PairedDifference:
-    """Accuracy of network a minus accuracy of network b, as fractions, with the ends of its interval.
-
-    `flips_ab` counts images that a has right and b wrong, `flips_ba` those that b has right and a wrong.
-    """
+class Difference:
+    """Accuracy of a minus accuracy of b, as fractions, with the ends of its interval."""
 
     difference: float
     low: float
     high: float
-    flips_ab: int
-    flips_ba: int
-    n: int
-    confidence: float = 0.95
 
     @property
     def verdict(self) -> str:
@@ -54,7 +47,23 @@ class PairedDifference:
 
     def __str__(self) -> str:
         low, difference, high = (100 * value for value in (self.low, self.difference, self.high))
-        return f"{difference:+.2f} points [{low:+.2f}, {high:+.2f}], {self.verdict}, n = {self.n:,}"
+        return f"{difference:+.2f} points [{low:+.2f}, {high:+.2f}], {self.verdict}"
+
+
+@dataclass(frozen=True)
+class PairedDifference(Difference):
+    """The accuracies of two networks on the same n images.
+
+    `flips_ab` counts images that a has right and b wrong, `flips_ba` those that b has right and a wrong.
+    """
+
+    flips_ab: int
+    flips_ba: int
+    n: int
+    confidence: float = 0.95
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, n = {self.n:,}"
 
 
 def paired_difference(correct_a: Tensor, correct_b: Tensor, confidence: float = 0.95) -> PairedDifference:
