@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from compresslab.course import progress
 from compresslab.course.trial import Trial, Wrong
@@ -65,6 +65,8 @@ class BudgetTask:
             the test text; broken in the same way.
         spec: the network (see `models.from_spec`) of files that do not name one.
     """
+
+    writer: ClassVar[str] = "save"  # the function that writes such files
 
     dataset: str
     input_shape: tuple[int, ...]
@@ -128,12 +130,16 @@ class BudgetTask:
     def verify(self, t: Trial) -> str:
         """The `verify` of the exercise: t.value is the file's path."""
         if not isinstance(t.value, str | Path) or not str(t.value):
-            raise Wrong("give the path of the file that `save` wrote")
+            raise Wrong(f"give the path of the file that `{self.writer}` wrote")
         if not Path(t.value).is_file():
             raise Wrong(f"there is no file {Path(t.value).name!r} at this path")
         report = self.report(t.value)
         if broken := self.broken(report):
             raise Wrong("; ".join(broken.values()))
+        return self.summary(report)
+
+    def summary(self, report: Report) -> str:
+        """What a file that keeps the budget is."""
         size = f"{report.bytes:,} bytes, {report.parameters:,} parameters, {report.macs:,} MACs per {self.unit}, "
         if self.dataset == TEXT:
             more = "" if self.baseline is None else f", {report.loss:+.2%} more than {self.baseline!r}"
