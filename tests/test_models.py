@@ -29,7 +29,7 @@ def test_the_vgg_is_large_and_the_default_resnet_small():
     assert parameters(ResNet()) < 100_000
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"gpt", "char_lstm"}))  # those read tokens: test_language_models.py
 def test_every_network_is_traced_by_fx_and_rebuilt_from_its_spec(name):
     torch.manual_seed(0)
     model = build_model(name).eval()
