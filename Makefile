@@ -39,5 +39,9 @@ notebooks: .venv/.ready  ## rebuild notebooks/ and the executed solutions from s
 picture: .venv/.ready  ## draw the README's picture from the evidence of chapter 01
 	$(BIN)/python -m compresslab.course.overview assets/overview.svg
 
-bench: .venv/.ready  ## measure speed against peers, side by side
+.venv/.bench: .venv/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench: .venv/.bench  ## measure against peers, side by side; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks

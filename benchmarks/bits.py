@@ -1,52 +1,50 @@
 """Packing against memory: 10 million 4-bit codes packed and unpacked, beside a clone of the dense tensor.
 
-    python benchmarks/bits.py
+    python -m benchmarks bits
 
-The three run in turn, again and again, so that a slow moment of the machine hits all of them; what is printed
-is the median of the ratios of neighbours, and their quartiles.
+A clone of the float32 weights reads and writes each of them once; nothing that touches all weights can be much
+faster, so it stands for the limit of the memory. (Packing beside torchao's: `weight_quantization`.)
+
+Budget: 10 seconds.
 """
 
-import os
-import time
-from collections.abc import Callable
+from __future__ import annotations
 
-import numpy as np
 import torch
 
-from compresslab.core.bits import pack_bits, unpack_bits
+from benchmarks.report import Table, show_ratio, show_time, threads_note, time_within
+from compresslab.core.bits import pack_bits, packed_size, unpack_bits
+from compresslab.core.timing import speedup
 
-N, BITS, ROUNDS = 10_000_000, 4, 21
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+BUDGET = 10  # seconds
+ROUNDS_SECONDS = 2.0  # for each width
+N = 10_000_000
 
 
-def main() -> None:
+def run(n: int = N) -> list[Table]:
+    """Pack and unpack ``n`` codes of 3, 4 and 8 bits."""
     generator = torch.Generator().manual_seed(0)
-    codes = torch.randint(0, 2**BITS, (N,), dtype=torch.uint8, generator=generator)
-    dense = torch.randn(N, generator=generator)
-    packed = pack_bits(codes, BITS)
-    runs = {
-        "clone": dense.clone,
-        "pack": lambda: pack_bits(codes, BITS),
-        "unpack": lambda: unpack_bits(packed, BITS, N),
-    }
-    for run in runs.values():
-        run()
-    times = {name: np.empty(ROUNDS) for name in runs}
-    for round_number in range(ROUNDS):
-        for name, run in runs.items():
-            times[name][round_number] = seconds(run)
-    print(
-        f"{N:,} codes of {BITS} bits, {torch.get_num_threads()} of {os.cpu_count()} threads, {ROUNDS} rounds"
-    )
-    for name, samples in times.items():
-        low, middle, high = np.quantile(samples / times["clone"], [0.25, 0.5, 0.75])
-        print(f"{name:8}{np.median(samples) * 1e3:8.1f} ms   {middle:5.2f} x clone  [{low:.2f}, {high:.2f}]")
+    dense = torch.randn(n, generator=generator)
+    rows = []
+    for bits in (3, 4, 8):
+        codes = torch.randint(0, 2**bits, (n,), dtype=torch.uint8, generator=generator)
+        packed = pack_bits(codes, bits)
+        if not torch.equal(unpack_bits(packed, bits, n), codes.int()):
+            raise RuntimeError("unpacking did not give the codes back")
+        calls = {
+            "clone": dense.clone,
+            "pack": lambda codes=codes, bits=bits: pack_bits(codes, bits),
+            "unpack": lambda packed=packed, bits=bits: unpack_bits(packed, bits, n),
+        }
+        times = time_within(calls, ROUNDS_SECONDS)
+        for name in ("pack", "unpack"):
+            share = show_ratio(speedup(times["clone"], times[name]))
+            shown = [show_time(times[name]), show_time(times["clone"]), share, f"{packed_size(n, bits):,}"]
+            rows.append([f"{name}, {bits} bits", *shown])
+    note = f"{n:,} codes; {threads_note()}. Ratio to the limit: 1 would be as fast as the clone."
+    return [Table("Packing", note, ["operation", "ours (ms)", "clone (ms)", "ratio to the limit", "packed bytes"], rows)]
 
 
 if __name__ == "__main__":
-    main()
+    for table in run():
+        print(table)

@@ -1,26 +1,61 @@
-"""Trace and prune a network by half: compresslab against torch-pruning, on this machine.
+"""Trace and prune a network by half: compresslab beside torch-pruning.
 
-    python benchmarks/prune_graph.py [--model resnet50] [--size 224] [--repeats 9]
+    python -m benchmarks prune_graph
 
-Both get a fresh copy of the same torchvision network, find the coupled channels, and remove half of
-every group by L1 norm. The runs are interleaved, so that whatever else the machine does hits both.
-Copying the network is part of our time (we return a new one) and not of theirs (they edit in place).
+Both get a fresh copy of the same torchvision network, find the coupled channels, and remove half of every group
+by L1 norm. Copying the network is part of our time (we return a new one) and not of theirs (they edit the copy
+that was made before the clock started).
+
+Budget: 30 seconds.
 """
 
-import argparse
+from __future__ import annotations
+
 import copy
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 import compresslab  # noqa: F401  (makes torchvision importable)
 
-import torch_pruning
 import torchvision
+from benchmarks.report import PEER, Table, against, summarize, threads_note
+from compresslab.core.timing import Timing
 from compresslab.pruning.channels import prune_channels
+
+BUDGET = 30  # seconds
+MODELS = ("resnet18", "resnet50", "mobilenet_v2")
+
+
+def run(models: Sequence[str] = MODELS, size: int = 224, rounds: int = 5) -> list[Table]:
+    """Prune each network by half with both, in turn."""
+    rows = []
+    for name in models:
+        model = getattr(torchvision.models, name)(weights=None).eval()
+        x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        times, left = measure(model, x, rounds)
+        kept = [f"{left[who]:,}" for who in ("ours", "theirs")]
+        rows.append([name, *against(times["theirs"], times["ours"]), *kept])
+    note = f"torchvision networks at {size}x{size}, {rounds} rounds; {threads_note()}."
+    columns = ["network", *PEER, "our parameters", "peer's parameters"]
+    return [Table("Channel pruning by half, against torch-pruning", note, columns, rows)]
+
+
+def measure(model: nn.Module, x: torch.Tensor, rounds: int) -> tuple[dict[str, Timing], dict[str, int]]:
+    """Times of both in alternating rounds (each needs a fresh copy, made off the clock), and parameters left."""
+    samples: dict[str, list[float]] = {"ours": [], "theirs": []}
+    left: dict[str, int] = {}
+    for round_number in range(rounds + 1):  # the first warms up
+        order = list(samples)[:: 1 if round_number % 2 else -1]
+        for who in order:
+            fresh = copy.deepcopy(model)
+            start = time.perf_counter()
+            small = with_compresslab(fresh, x) if who == "ours" else with_torch_pruning(fresh, x)
+            samples[who].append((time.perf_counter() - start) * 1e3)
+            left[who] = sum(parameter.numel() for parameter in small.parameters())
+    return {who: summarize(values[1:]) for who, values in samples.items()}, left
 
 
 def with_compresslab(model: nn.Module, x: torch.Tensor) -> nn.Module:
@@ -28,56 +63,15 @@ def with_compresslab(model: nn.Module, x: torch.Tensor) -> nn.Module:
 
 
 def with_torch_pruning(model: nn.Module, x: torch.Tensor) -> nn.Module:
+    import torch_pruning
+
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    pruner = torch_pruning.pruner.MagnitudePruner(
-        model,
-        x,
-        importance=torch_pruning.importance.MagnitudeImportance(p=1),
-        pruning_ratio=0.5,
-        ignored_layers=[last],
-    )
+    importance = torch_pruning.importance.MagnitudeImportance(p=1)
+    pruner = torch_pruning.pruner.MagnitudePruner(model, x, importance=importance, pruning_ratio=0.5, ignored_layers=[last])
     pruner.step()
     return model
 
 
-def seconds(
-    run: Callable[[nn.Module, torch.Tensor], nn.Module], model: nn.Module, x: torch.Tensor
-) -> tuple[float, float, int]:
-    """Wall time, CPU time of this process, and the parameters that are left."""
-    model = copy.deepcopy(model)
-    wall, cpu = time.perf_counter(), time.process_time()
-    small = run(model, x)
-    return time.perf_counter() - wall, time.process_time() - cpu, sum(p.numel() for p in small.parameters())
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--repeats", type=int, default=9)
-    options = parser.parse_args()
-    model = getattr(torchvision.models, options.model)(weights=None).eval()
-    x = torch.randn(1, 3, options.size, options.size)
-    seconds(with_compresslab, model, x), seconds(with_torch_pruning, model, x)  # warm up
-    ours, theirs = [], []
-    for _ in range(options.repeats):
-        ours.append(seconds(with_compresslab, model, x))
-        theirs.append(seconds(with_torch_pruning, model, x))
-    for name, runs in (("compresslab", ours), ("torch-pruning", theirs)):
-        times = [wall for wall, _, _ in runs]
-        spread = f"{min(times):.3f}-{max(times):.3f}"
-        print(
-            f"{name:14} median {statistics.median(times):.3f} s ({spread} s), {runs[0][2]:,} parameters left"
-        )
-    for clock, name in enumerate(("wall time", "CPU time")):
-        ratios = sorted(a[clock] / b[clock] for a, b in zip(ours, theirs, strict=True))
-        spread = f"{ratios[0]:.2f}-{ratios[-1]:.2f}"
-        print(
-            f"ratio          median {statistics.median(ratios):.2f} ({spread}) of {name}, below 1 is faster"
-        )
-    threads = torch.get_num_threads()
-    print(f"{options.model}, {options.size}x{options.size}, {options.repeats} repeats, {threads} threads")
-
-
 if __name__ == "__main__":
-    main()
+    for table in run():
+        print(table)

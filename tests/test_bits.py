@@ -124,3 +124,11 @@ def test_every_width_exports_to_torch_and_onnx():
     session = ort.InferenceSession(onnx_program.model_proto.SerializeToString())
     (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     assert np.array_equal(found, expected.numpy())
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_nothing_packs_into_nothing_whatever_its_strides(bits):
+    for empty in (torch.zeros(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64).expand(0), torch.from_numpy(np.bincount([]))):
+        packed = pack_bits(empty, bits)
+        assert packed.dtype == torch.uint8 and packed.shape == (0,)
+        assert unpack_bits(packed.expand(0), bits, 0).shape == (0,)

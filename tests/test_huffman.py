@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compresslab.core import canonical_codes, code_lengths, huffman_decode, huffman_encode
+from compresslab.core import huffman
 from compresslab.core.huffman import BLOCK
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
@@ -87,6 +88,22 @@ def test_all_lengths_and_kinds_survive(n, kind):
     stream = huffman_encode(symbols)
     assert stream.dtype == torch.uint8 and stream.untyped_storage().nbytes() == len(stream)
     assert torch.equal(huffman_decode(stream), symbols.int())
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("n", [1, 1023, 1024, 1025, 2048, 3 * 1024, 3 * 1024 + 5, 7000])
+def test_the_stream_is_the_same_in_however_many_parts_it_is_written(n, parts, monkeypatch):
+    generator = torch.Generator().manual_seed(n)
+    symbols = torch.randn(n, generator=generator).mul(2 ** (2 * parts)).abs().long()
+    whole = huffman_encode(symbols)
+    monkeypatch.setattr(huffman, "_AT_ONCE", parts * BLOCK)
+    assert torch.equal(huffman_encode(symbols), whole)
+    assert torch.equal(huffman_decode(whole), symbols.int())
+    lengths = code_lengths(np.bincount(symbols.numpy()))
+    codes = canonical_codes(lengths)
+    bits = "".join(format(codes[s], f"0{lengths[s]}b") for s in symbols.tolist())  # one code behind the other
+    payload = bytes(int(bits[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(bits), 8))
+    assert whole.numpy().tobytes().endswith(payload)
 
 
 def test_the_stream_is_as_long_as_the_formula_says():

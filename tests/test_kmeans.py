@@ -91,6 +91,17 @@ def test_indices_name_the_nearest_centre():
     assert torch.equal(codebook, codebook.sort().values)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_weights_of_one_change_nothing_and_neither_do_parts(dtype, monkeypatch):
+    values = torch.randn(1000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    codebook, indices = kmeans_1d(values, 16)
+    for weights in (torch.ones(1000), torch.full((1000,), 0.25)):
+        weighted = kmeans_1d(values, 16, weights=weights)
+        assert torch.equal(weighted[0], codebook) and torch.equal(weighted[1], indices)
+    monkeypatch.setattr("compresslab.core.kmeans._AT_ONCE", 7)
+    assert torch.equal(kmeans_1d(values, 16)[1], indices)
+
+
 def test_no_centre_stays_without_values():
     values = torch.cat([torch.linspace(-1, -0.9, 50), torch.linspace(5, 5.1, 50)])  # nothing in between
     codebook, indices = kmeans_1d(values, 8)

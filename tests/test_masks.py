@@ -45,6 +45,25 @@ def test_keep_mask_drops_an_exact_count_of_lowest(n, sparsity, values):
         assert scores[~mask].max() <= scores[mask].min()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64])
+@pytest.mark.parametrize("shape", [(1,), (7,), (5, 4), (3, 4, 2), (0, 4), (400,)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_keep_mask_is_the_stable_sort_that_it_does_without(dtype, shape, ties):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(-2, 3, shape, generator=generator) if ties else 30 * torch.randn(shape, generator=generator)
+    scores = scores.to(dtype)
+    if dtype.is_floating_point and scores.numel() > 4:
+        scores.view(-1)[1:5] = torch.tensor([-torch.inf, -0.0, torch.inf, -torch.inf]).to(dtype)
+    for sparsity in (0.0, 0.1, 0.25, 0.5, 0.77, 1.0):
+        for per_row in (False, True)[: len(shape)]:
+            rows = scores.flatten(1) if per_row else scores.reshape(1, -1)
+            lowest = rows.argsort(dim=1, stable=True)[:, : round(sparsity * rows.shape[1])]
+            expected = torch.ones_like(rows, dtype=torch.bool).scatter(1, lowest, False).view(shape)
+            assert torch.equal(keep_mask(scores, sparsity, per_row=per_row), expected)
+    if len(shape) == 2:  # a view that is not contiguous
+        assert torch.equal(keep_mask(scores.T, 0.5), keep_mask(scores.T.contiguous(), 0.5))
+
+
 def test_keep_mask_is_nested_even_with_ties():
     scores = torch.randint(0, 4, (6, 11), generator=torch.Generator().manual_seed(1)).float()
     for per_row in (False, True):

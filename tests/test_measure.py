@@ -1,5 +1,6 @@
 """MACs against published counts and torch's own counter, latency, and the measured row."""
 
+import time
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from compresslab.core import UniformCode, apply_mask_, encode
 from compresslab.core.measure import count_macs, file_size, form_of, format_rows, measure
 from compresslab.core.size import storage_bits
-from compresslab.core.timing import Timing, speedup, time_models
+from compresslab.core.timing import Timing, speedup, time_calls, time_models
 from compresslab.data import load_data
 from compresslab.models import LeNet300, MobileNetLike, ResNet
 
@@ -171,6 +172,29 @@ def test_models_are_timed_in_turns_under_the_stated_conditions(monkeypatch):
     log.clear()
     time_models(models, torch.zeros(1, 2, 4, 4), repeats=1, warmup=1, memory_format="contiguous")
     assert {last for _, _, last in log} == {False}
+
+
+def test_functions_take_turns_and_the_order_rotates():
+    calls = []
+    slow = {name: lambda name=name: (calls.append(name), time.sleep(2e-3)) for name in "abc"}
+    times = time_calls(slow, repeats=3, warmup=2)
+    assert "".join(calls) == "aabbcc" + "abcbcacab"
+    assert all(len(timing.samples) == 3 and timing.median >= 2 for timing in times.values())
+
+
+def test_settling_calls_come_right_before_each_sample_and_are_not_counted():
+    calls = []
+    times = time_calls(
+        {name: lambda name=name: (calls.append(name), time.sleep(2e-3)) for name in "ab"}, repeats=2, warmup=1, settle=1
+    )
+    assert "".join(calls) == "aabb" + "aabb" + "bbaa"
+    assert all(len(timing.samples) == 2 for timing in times.values())
+
+
+@pytest.mark.parametrize("arguments", [{"repeats": 0}, {"warmup": 0}, {"settle": -1}])
+def test_a_clock_without_rounds_is_refused(arguments):
+    with pytest.raises(ValueError, match="must be at least"):
+        time_calls({"a": int}, **arguments)
 
 
 def test_the_median_and_the_quartiles_are_those_of_the_samples(monkeypatch):

@@ -48,6 +48,7 @@ from compresslab.core.measure import (
     format_rows,
     measure,
     speedup,
+    time_calls,
     time_models,
 )
 from compresslab.core.pipeline import Step, pipeline
@@ -79,5 +80,5 @@ __all__ = [
     "MacReport", "Measurement", "PairedDifference", "Speedup", "Step", "Timing", "accuracy", "correct_answers",
     "count_macs", "file_size", "form_of", "format_rows", "mcnemar_exact", "mean_interval", "measure", "paired_difference",
     "pipeline", "predict_labels", "predict_logits", "progress_bar", "proportion_interval", "speedup", "tango_interval",
-    "time_models", "train", "watch",
+    "time_calls", "time_models", "train", "watch",
 ]  # fmt: skip

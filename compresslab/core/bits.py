@@ -2,7 +2,10 @@
 
 Code number i occupies the bits ``i * bits`` to ``(i + 1) * bits - 1`` of the stream, and bit j of the stream
 is bit ``j % 8`` (worth ``2 ** (j % 8)``) of byte ``j // 8``. Two facts make it fast without a loop over bits:
-codes of 1, 2, 4 and 8 bits never straddle a byte, and eight codes of any width fill exactly ``bits`` bytes.
+codes of 1, 2, 4 and 8 bits never straddle a byte, and eight codes of any width fill exactly ``bits`` bytes. So
+eight codes, a byte each, are one 64-bit word (its first byte lowest, as on every machine that torch has wheels for),
+and three steps of shift and mask close or open all the gaps in it: between codes, then pairs, then fours. Two codes
+of 4 bits, or four of 2, need a shorter word and fewer steps.
 """
 
 import torch
@@ -39,22 +42,19 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
     """
     codes = _checked_codes(codes, bits)
     size = packed_size(len(codes), bits)
-    if bits == 8:
+    if bits == 8 or size == 0:
         return codes.clone()
-    codes = F.pad(codes, (0, -len(codes) % 8))
+    words = F.pad(codes, (0, -len(codes) % 8)).view(_word(bits))  # a new tensor, whether anything is added or not
+    for lane, used, low in _steps(bits):  # two neighbours of lane bits each move together, into the lower lane
+        upper = (words >> (lane - used)).bitwise_and_(low << used)
+        words.bitwise_and_(low).bitwise_or_(upper)
     if 8 % bits == 0:
-        packed = codes[0 :: 8 // bits].clone()
-        for position in range(1, 8 // bits):  # the codes that share a byte: first, second, ...
-            packed.add_(codes[position :: 8 // bits], alpha=2 ** (position * bits))
-        return packed[:size].clone() if len(packed) > size else packed  # no view: its storage is what counts
-    eights = codes.view(-1, 8).long() << bits * torch.arange(8, device=codes.device)  # (n / 8, 8)
-    words = eights.sum(1, keepdim=True)  # (n / 8, 1): 8 * bits <= 56 bits, so they fit into an int64
-    split = words >> 8 * torch.arange(bits, device=codes.device)  # (n / 8, bits)
-    return (split & 255).to(torch.uint8).flatten()[:size].clone()
+        return words.to(torch.uint8)[:size].clone()  # the lowest byte; no view: its storage is what counts
+    return words.view(torch.uint8).view(-1, 8)[:, :bits].flatten()[:size].clone()
 
 
 def unpack_bits(packed: Tensor, bits: int, n: int) -> Tensor:
-    """Undo ``pack_bits``. Uses table look-up, division and remainder only, which ONNX has for every type.
+    """Undo ``pack_bits``.
 
     Args:
         packed: uint8, (ceil(n * bits / 8),).
@@ -73,8 +73,23 @@ def unpack_bits(packed: Tensor, bits: int, n: int) -> Tensor:
         tensor([1, 2, 3], dtype=torch.int32)
     """
     check_packed(packed, bits, n)
-    if bits == 8:
+    if bits == 8 or n == 0:
         return packed.int()
+    if torch.compiler.is_exporting():
+        return _unpack_in_graph(packed, bits, n)
+    if 8 % bits == 0:
+        words = packed.to(_word(bits))
+    else:
+        groups = F.pad(packed, (0, -len(packed) % bits)).view(-1, bits)  # (n / 8, bits): eight codes a row
+        words = F.pad(groups, (0, 8 - bits)).flatten().view(_word(bits))
+    for lane, used, low in reversed(_steps(bits)):
+        upper = (words << (lane - used)).bitwise_and_(low << lane)
+        words.bitwise_and_(low).bitwise_or_(upper)
+    return words.view(torch.uint8)[:n].int()
+
+
+def _unpack_in_graph(packed: Tensor, bits: int, n: int) -> Tensor:
+    """`unpack_bits` for an exported graph: ONNX has these operations for every type, and no view of other bytes."""
     if 8 % bits == 0:
         byte = torch.arange(256, dtype=torch.int32, device=packed.device).unsqueeze(1)
         table = _digits(byte, bits * torch.arange(8 // bits, device=packed.device), bits)  # (256, 8 / bits)
@@ -84,6 +99,20 @@ def unpack_bits(packed: Tensor, bits: int, n: int) -> Tensor:
     start = bits * torch.arange(8, device=packed.device)  # the first bit of each of the eight codes
     low, high = groups[:, start // 8], groups[:, start // 8 + 1]  # (n / 8, 8): the two bytes a code may touch
     return _digits(low + 256 * high, start % 8, bits).flatten()[:n]
+
+
+def _word(bits: int) -> torch.dtype:
+    """The word of as many bytes as codes fill whole bytes together: 2 of 4 bits, 4 of 2 bits, else 8."""
+    return {4: torch.int16, 2: torch.int32}.get(bits, torch.int64)
+
+
+def _steps(bits: int) -> list[tuple[int, int, int]]:
+    """For lanes of 8 bits, 16 and 32, where a word has two or more of them: the width of a lane, how many of its
+    bits codes take, and the mask of these bits in every second lane.
+    """
+    size = 8 * _word(bits).itemsize
+    lanes = [(lane, bits * lane // 8) for lane in (8, 16, 32) if lane < size]
+    return [(lane, used, sum((2**used - 1) << start for start in range(0, size, 2 * lane))) for lane, used in lanes]
 
 
 def check_packed(packed: Tensor, bits: int, n: int) -> None:

@@ -16,6 +16,7 @@ from compresslab.core.errors import check_int
 
 MAX_LENGTH = 15  # bits of the longest code; a length fits into 4 bits
 BLOCK = 1024  # symbols; a block takes at most 15 * 1024 bits, which fits into a uint16
+_AT_ONCE = 32 * BLOCK  # symbols that the encoder widens to 64 bits together: they stay in the cache
 _ALPHABET = 2**MAX_LENGTH
 _HEADER = np.dtype([("count", "<u4"), ("alphabet", "<u2")])
 
@@ -105,17 +106,14 @@ def huffman_encode(symbols: Tensor) -> Tensor:
         >>> huffman_decode(stream)
         tensor([7, 7, 7, 5, 7, 7, 5, 7], dtype=torch.int32)
     """
-    values = _checked_symbols(symbols)
-    counts = np.bincount(values)
+    values, counts = _counted(symbols)
     lengths = code_lengths(counts)
-    ends = np.cumsum(lengths[values])  # (n,): the bit behind each code
-    block_ends = ends[np.r_[BLOCK - 1 : len(ends) : BLOCK, len(ends) - 1]] if len(ends) else ends
-    index = np.diff(np.unique(block_ends), prepend=0)
+    index, payload = _encode_blocks(values, lengths, int(counts @ lengths))
     parts = [
         np.array([(len(values), len(counts))], dtype=_HEADER).view(np.uint8),
         pack_bits(torch.from_numpy(lengths), 4).numpy(),
         index.astype("<u2").view(np.uint8),
-        _write_bits(canonical_codes(lengths)[values], lengths[values], ends),
+        payload,
     ]
     return torch.from_numpy(np.concatenate(parts))
 
@@ -155,7 +153,7 @@ def huffman_decode(stream: Tensor) -> Tensor:
     if count == 0:
         return torch.zeros(0, dtype=torch.int32)
     symbols = _decode_blocks(payload, index, _lookup_table(lengths), count)
-    return torch.from_numpy(symbols.astype(np.int32))
+    return torch.from_numpy(symbols)
 
 
 def _decode_blocks(payload: np.ndarray, index: np.ndarray, table: np.ndarray, count: int) -> np.ndarray:
@@ -178,7 +176,8 @@ def _decode_blocks(payload: np.ndarray, index: np.ndarray, table: np.ndarray, co
         active += entry & 15
     if not np.array_equal(position, block_ends):
         raise _corrupt("a block of codes does not end where its index says")
-    return (entries >> 4).T.reshape(-1)[:count]
+    entries >>= 4
+    return entries.T.reshape(-1)[:count]
 
 
 def _lookup_table(lengths: np.ndarray) -> np.ndarray:
@@ -200,31 +199,56 @@ def _canonical_order(lengths: np.ndarray) -> np.ndarray:
     return order[lengths[order] > 0]
 
 
-def _write_bits(codes: np.ndarray, lengths: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Write the codes one behind the other, highest bit first; uint8.
+def _encode_blocks(values: np.ndarray, lengths: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:
+    """The index, (blocks,), and the codes one behind the other, uint8; some blocks at a time.
 
-    A code of at most 15 bits touches at most two units of 16 bits: it is shifted to its place in the 32 bits
-    from the unit of its first bit on. Codes share no bit, so adding up what begins in a unit (exact in
-    float64) joins them.
+    ``total`` bits are written in units of 16. A part's first code may begin in the unit in which the part before
+    ends: they share no bit, so adding joins them.
+    """
+    codes = canonical_codes(lengths)
+    units = np.zeros(total // 16 + 2, dtype=np.uint16)
+    index, bit = [], 0
+    for start in range(0, len(values), _AT_ONCE):
+        part = values[start : start + _AT_ONCE]
+        widths = lengths[part]
+        ends = np.cumsum(widths)  # the bit behind each code, from the part's first on
+        block_ends = ends[np.minimum(np.arange(BLOCK, len(part) + BLOCK, BLOCK), len(part)) - 1]
+        index.append(np.diff(block_ends, prepend=0))
+        written = _write_bits(codes[part], widths, ends + bit % 16)
+        units[bit // 16 : bit // 16 + len(written)] += written
+        bit += int(ends[-1])
+    payload = units.astype(">u2").view(np.uint8)[: packed_size(total, 1)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *index]), payload
+
+
+def _write_bits(codes: np.ndarray, lengths: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Write the codes one behind the other, highest bit first, in units of 16 bits; uint16.
+
+    A code of at most 15 bits touches at most two units: it is shifted to its place in the 32 bits from the unit
+    of its first bit on. Codes share no bit, so adding up what begins in a unit (exact in float64) joins them.
     """
     starts = ends - lengths
     placed = codes << (32 - (starts & 15) - lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    sums = np.bincount(starts >> 4, weights=placed, minlength=total // 16 + 1).astype(np.int64)
+    sums = np.bincount(starts >> 4, weights=placed, minlength=int(ends[-1]) // 16 + 1).astype(np.int64)
     units = sums >> 16
     units[1:] += sums[:-1] & 0xFFFF
-    return units.astype(">u2").view(np.uint8)[: packed_size(total, 1)]
+    return units.astype(np.uint16)
 
 
-def _checked_symbols(symbols: Tensor) -> np.ndarray:
-    """The symbols as flat int64, after type and range have been checked."""
+def _counted(symbols: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The symbols as a flat array, and how often each occurs, after type and range have been checked."""
     if symbols.is_floating_point() or symbols.is_complex():
         raise TypeError(f"symbols must be whole numbers of an integer dtype, got {symbols.dtype}")
-    values = symbols.flatten().cpu().numpy().astype(np.int64)
+    values = symbols.flatten().cpu().numpy()
     check_int("the number of symbols", len(values), 0, 2**32 - 1)
+    values = values.astype(np.uint8) if values.dtype == bool else values  # an index, not a choice
     if len(values) and not 0 <= values.min() <= values.max() < _ALPHABET:
         raise ValueError(f"symbols must be in [0, {_ALPHABET}), got {values.min()} to {values.max()}")
-    return values
+    size = int(values.max()) + 1 if len(values) else 0
+    counts = np.zeros(size, dtype=np.int64)
+    for start in range(0, len(values), _AT_ONCE):
+        counts += np.bincount(values[start : start + _AT_ONCE].astype(np.int64), minlength=size)
+    return values, counts
 
 
 def _corrupt(reason: str) -> ValueError:

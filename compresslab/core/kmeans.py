@@ -6,6 +6,8 @@ from torch import Tensor
 
 from compresslab.core.errors import check_int
 
+_AT_ONCE = 2**18  # numbers whose clusters are looked up together
+
 
 def kmeans_1d(
     values: Tensor, k: int, *, weights: Tensor | None = None, iterations: int = 300
@@ -46,16 +48,16 @@ def kmeans_1d(
     check_int("k", k, 1)
     check_int("iterations", iterations, 0)
     h = _checked_weights(values, weights)
-    numbers = values.detach().flatten().double()
-    v, h = _sorted(numbers.cpu().numpy(), h.cpu().numpy())
-    sums = np.zeros((2, len(v) + 1))
-    np.cumsum(h, out=sums[0, 1:])
-    np.cumsum(h * v, out=sums[1, 1:])
+    numbers = values.detach().flatten()
+    numbers = numbers if numbers.dtype in (torch.float32, torch.float64) else numbers.double()
+    v, h = _sorted(numbers.cpu().numpy(), None if h is None else h.cpu().numpy())
+    masses = None if h is None else _prefix_sums(h)
+    firsts = _prefix_sums(v if h is None else h * v)
     centres = np.linspace(v[0], v[-1], k)
     cuts = _cut(v, centres)
     for _ in range(iterations):
-        mass, first = np.diff(sums[:, cuts])  # (k,) each: the denominators and the numerators of c_j
-        centres = np.divide(first, mass, out=centres.copy(), where=mass > 0)
+        mass = np.diff(cuts if masses is None else masses[cuts])  # (k,): the denominators of c_j
+        centres = np.divide(np.diff(firsts[cuts]), mass, out=centres.copy(), where=mass > 0)
         if not mass.all():
             _fill_empty(centres, mass, v, h, cuts)
         centres.sort()
@@ -63,15 +65,30 @@ def kmeans_1d(
         if np.array_equal(previous, cuts):
             break
     codebook = torch.from_numpy(centres).float().to(numbers.device)
-    return codebook, torch.bucketize(numbers, _middles(codebook.double()))
+    return codebook, _assigned(numbers, _middles(codebook.double()))
 
 
-def _sorted(v: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in the order of the values. Equal weights need no order, and numpy sorts bare numbers fastest."""
-    if (h == h[0]).all():
-        return np.sort(v), h
+def _sorted(v: np.ndarray, h: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Both in the order of the values, float64. Equal weights need no order: numpy sorts bare numbers fastest."""
+    if h is None or (h == h[0]).all():
+        return np.sort(v).astype(np.float64, copy=False), h
     order = np.argsort(v)
-    return v[order], h[order]
+    return v[order].astype(np.float64, copy=False), h[order]
+
+
+def _prefix_sums(numbers: np.ndarray) -> np.ndarray:
+    """0 and the sums of the first 1, 2, ..., n numbers, (n + 1,)."""
+    sums = np.zeros(len(numbers) + 1)
+    np.cumsum(numbers, out=sums[1:])
+    return sums
+
+
+def _assigned(numbers: Tensor, middles: Tensor) -> Tensor:
+    """The cluster of each number, (n,), int64; a part at a time, as float64 is needed only to compare."""
+    indices = torch.empty(len(numbers), dtype=torch.int64, device=numbers.device)
+    for part, out in zip(numbers.split(_AT_ONCE), indices.split(_AT_ONCE), strict=True):
+        torch.bucketize(part.double(), middles, out=out)
+    return indices
 
 
 def _cut(v: np.ndarray, centres: np.ndarray) -> np.ndarray:
@@ -86,23 +103,23 @@ def _middles(centres: np.ndarray | Tensor) -> np.ndarray | Tensor:
 
 
 def _fill_empty(
-    centres: np.ndarray, mass: np.ndarray, v: np.ndarray, h: np.ndarray, cuts: np.ndarray
+    centres: np.ndarray, mass: np.ndarray, v: np.ndarray, h: np.ndarray | None, cuts: np.ndarray
 ) -> None:
     """Move centres without values to the values that cost most, in place."""
     empty = np.flatnonzero(mass == 0)
-    cost = h * (v - np.repeat(centres, np.diff(cuts))) ** 2
+    cost = (v - np.repeat(centres, np.diff(cuts))) ** 2 * (1.0 if h is None else h)
     count = min(len(empty), len(v))
     centres[empty[:count]] = v[np.argpartition(cost, -count)[-count:]]
 
 
-def _checked_weights(values: Tensor, weights: Tensor | None) -> Tensor:
-    """The weights as (n,) float64, after values and weights have been checked."""
+def _checked_weights(values: Tensor, weights: Tensor | None) -> Tensor | None:
+    """The weights as (n,) float64, or None for all ones, after values and weights have been checked."""
     if values.numel() == 0 or not torch.isfinite(values).all():
         raise ValueError(
             "values must be finite and at least one, got " + ("nan or inf" if values.numel() else "none")
         )
     if weights is None:
-        return torch.ones(values.numel(), dtype=torch.float64, device=values.device)
+        return None
     if weights.shape != values.shape:
         raise ValueError(
             f"weights must have the values' shape {tuple(values.shape)}, got {tuple(weights.shape)}"

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
 
 from compresslab.core.modules import bake
@@ -45,7 +46,7 @@ def count_macs(model: nn.Module, example: Sequence[int] | Tensor) -> MacReport:
     A masked or coded network counts like the dense network that it stands for: zeros are multiplied, too.
 
     Args:
-        model: any network; it is run once, on a copy.
+        model: any network; it is run once in eval mode, a masked or coded one as a copy.
         example: the shape of one input without the batch axis, such as (3, 32, 32), or an input tensor whose
             first axis is the batch (token numbers for a language model); its MACs are divided by the batch
             size.
@@ -55,7 +56,7 @@ def count_macs(model: nn.Module, example: Sequence[int] | Tensor) -> MacReport:
         >>> count_macs(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (4,))
         MacReport(total=18, by_layer={'0': 12, '2': 6})
     """
-    model = plain(model)
+    model = plain(model) if _is_compressed(model) else model
     x = example if isinstance(example, Tensor) else torch.zeros(1, *example)
     counts: dict[str, int] = {}
 
@@ -80,6 +81,13 @@ def plain(model: nn.Module) -> nn.Module:
     from compresslab.core.layers import decompress
 
     return bake(decompress(model))
+
+
+def _is_compressed(model: nn.Module) -> bool:
+    """Whether a layer is masked, simulated or coded, so that ``plain`` would change it."""
+    from compresslab.core.layers import CodedLayer
+
+    return any(isinstance(layer, CodedLayer) or parametrize.is_parametrized(layer) for layer in model.modules())
 
 
 def layer_macs(layer: nn.Module, inputs: tuple, output: object) -> int:

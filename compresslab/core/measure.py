@@ -25,7 +25,7 @@ from compresslab.core.layers import CodedLayer
 from compresslab.core.macs import MacReport, count_macs, plain
 from compresslab.core.modules import bake
 from compresslab.core.size import storage_report
-from compresslab.core.timing import Speedup, Timing, speedup, time_models
+from compresslab.core.timing import Speedup, Timing, speedup, time_calls, time_models
 from compresslab.core.train import accuracy, device_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MacReport", "Measurement", "Speedup", "Timing", "count_macs", "file_size", "form_of", "format_rows",
-    "measure", "speedup", "time_models",
+    "measure", "speedup", "time_calls", "time_models",
 ]  # fmt: skip
 
 NOT_WEIGHTS = ("bias", "norm")  # roles of `storage_report`

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compresslab.core.train import evaluating
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 SHORTEST_SAMPLE = 1e-3  # seconds; faster networks are called several times per sample
@@ -78,15 +77,39 @@ def time_models(
     Raises:
         ValueError: repeats, warmup or threads below 1, or an unknown memory format.
     """
-    for name, value in (("repeats", repeats), ("warmup", warmup), ("threads", threads)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
     if memory_format not in MEMORY_FORMATS:
         raise ValueError(f"memory_format must be one of {', '.join(MEMORY_FORMATS)}, got {memory_format!r}")
-    samples: dict[str, list[float]] = {name: [] for name in models}
-    with torch_threads(threads), _no_garbage_collection():
-        runs = {name: _Run(model, x, warmup, MEMORY_FORMATS[memory_format]) for name, model in models.items()}
-        order = list(models)
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    with torch_threads(threads):
+        calls = {name: _forward(model, x, MEMORY_FORMATS[memory_format]) for name, model in models.items()}
+        return time_calls(calls, repeats=repeats, warmup=warmup)
+
+
+def time_calls(
+    calls: Mapping[str, Callable[[], object]], *, repeats: int = 30, warmup: int = 3, settle: int = 0
+) -> dict[str, Timing]:
+    """Time several functions without arguments, interleaved: the harness under `time_models`.
+
+    Args:
+        calls: functions by name; one that returns before its work is done (on a GPU) must wait itself.
+        repeats: rounds, >= 1; each gives one sample per function.
+        warmup: calls before the first round, >= 1. A function that is too fast for the clock is called
+            several times per sample.
+        settle: calls right before each sample that are not counted, >= 0. Where two engines with threads of their
+            own take turns, the first call behind a change pays for waking one's threads; with 1 it is left out.
+    Returns:
+        a `Timing` by name, in milliseconds per call.
+    Raises:
+        ValueError: repeats or warmup below 1, settle below 0.
+    """
+    for name, value, least in (("repeats", repeats, 1), ("warmup", warmup, 1), ("settle", settle, 0)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    with _no_garbage_collection():
+        runs = {name: _Run(call, warmup, settle) for name, call in calls.items()}
+        order = list(calls)
         for _ in range(repeats):
             for name in order:
                 samples[name].append(runs[name].sample())
@@ -119,24 +142,34 @@ def speedup(slow: Timing, fast: Timing, *, confidence: float = 0.95, resamples: 
 
 
 class _Run:
-    """One network, warmed up, and the number of calls that make a sample long enough for the clock."""
+    """One function, warmed up, and the number of calls that make a sample long enough for the clock."""
 
-    def __init__(self, model: nn.Module, x: Tensor, warmup: int, memory_format: torch.memory_format) -> None:
-        self.model = copy.deepcopy(model).to(memory_format=memory_format)
-        self.x = x.contiguous(memory_format=memory_format) if x.ndim == 4 else x
-        self.calls = 1
+    def __init__(self, call: Callable[[], object], warmup: int, settle: int) -> None:
+        self.call, self.calls, self.settle = call, 1, settle
         fastest = min(self.sample() for _ in range(warmup)) / 1e3
         self.calls = max(1, round(SHORTEST_SAMPLE / max(fastest, 1e-7)))
 
     def sample(self) -> float:
         """Milliseconds per call."""
-        with evaluating(self.model):
-            _wait(self.x.device)
-            start = time.perf_counter()
-            for _ in range(self.calls):
-                self.model(self.x)
-            _wait(self.x.device)
-            return (time.perf_counter() - start) * 1e3 / self.calls
+        for _ in range(self.settle):
+            self.call()
+        start = time.perf_counter()
+        for _ in range(self.calls):
+            self.call()
+        return (time.perf_counter() - start) * 1e3 / self.calls
+
+
+def _forward(model: nn.Module, x: Tensor, memory_format: torch.memory_format) -> Callable[[], None]:
+    """A function that runs a copy of the network on x, and waits until it is done."""
+    model = copy.deepcopy(model).to(memory_format=memory_format).eval()
+    x = x.contiguous(memory_format=memory_format) if x.ndim == 4 else x
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(x)
+        _wait(x.device)
+
+    return forward
 
 
 def _wait(device: torch.device) -> None:

@@ -1,16 +1,17 @@
 r"""From scores to masks: which weights stay, exactly how many, and how the answer is held while training.
 
 Every method of this family that zeroes single weights ends here. The methods differ in the *score* they give
-a weight; the rest is the same three steps: sort the scores, drop the lowest, hold the mask.
+a weight; the rest is the same three steps: rank the scores, drop the lowest, hold the mask.
 
-A threshold is the obvious way to drop the lowest ``k`` scores, and it is wrong: with ties it drops more than
-``k``. Here the ``k`` weights are chosen by index in a stable sort. So the count is exact, equal scores fall
-in index order, and the masks of growing sparsities are nested.
+A threshold alone is the obvious way to drop the lowest ``k`` scores, and it is wrong: with ties it drops more
+than ``k``. Here the threshold is the ``k``-th lowest score, and of the scores that equal it only as many fall as
+are missing, the first of a row. So the count is exact, and the masks of growing sparsities are nested.
 """
 
 import copy
 from collections.abc import Collection, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -40,10 +41,29 @@ def keep_mask(scores: Tensor, sparsity: float, *, per_row: bool = False) -> Tens
     check_fraction("sparsity", sparsity)
     if torch.isnan(scores).any():
         raise ValueError("scores must be numbers, got nan; check the weights and the data")
-    rows = scores.flatten(1) if per_row else scores.reshape(1, -1)
+    rows = (scores.flatten(1) if per_row else scores.reshape(1, -1)).contiguous()
     drop = round(sparsity * rows.shape[1])
-    lowest = rows.argsort(dim=1, stable=True)[:, :drop]
-    return torch.ones_like(rows, dtype=torch.bool).scatter(1, lowest, False).view(scores.shape)
+    if drop == 0:
+        return torch.ones_like(scores, dtype=torch.bool)
+    threshold = _kth_lowest(rows, drop)
+    fallen = rows <= threshold
+    surplus = fallen.sum(1) - drop
+    if surplus.any():  # of the scores that equal the threshold, the last ones of a row stay
+        tied = (rows == threshold).flatten().nonzero().flatten()
+        row = tied // rows.shape[1]
+        left = row.bincount(minlength=len(rows)).cumsum(0)[row] - torch.arange(len(tied), device=row.device)
+        fallen.view(-1)[tied[left <= surplus[row]]] = False
+    return fallen.logical_not_().view(scores.shape)
+
+
+def _kth_lowest(rows: Tensor, k: int) -> Tensor:
+    """The ``k``-th lowest entry of each row, (R, 1), without sorting: numpy selects several times as fast as torch."""
+    rows = rows.detach()
+    if rows.is_cuda:
+        return rows.kthvalue(k, dim=1, keepdim=True).values
+    wide = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows  # numpy has no bfloat16
+    lowest = np.partition(wide.numpy(), k - 1, axis=1)[:, k - 1 : k]
+    return torch.from_numpy(lowest.copy()).to(rows.dtype)
 
 
 def mask_layers_(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
