@@ -22,7 +22,7 @@ EXERCISES = [
     for number in NUMBERS
     for exercise in load_chapter(number).exercises
 ]
-AT_LEAST = {"00": (6, 3, 3), "01": (10, 6, 4), "02": (10, 7, 4), "03": (9, 6, 4), "04": (9, 6, 4), "05": (9, 6, 4), "06": (9, 6, 4), "07": (8, 6, 4), "08": (6, 5, 3), "09": (9, 6, 4), "10": (7, 5, 3)}  # code exercises, questions, predictions
+AT_LEAST = {"00": (6, 3, 3), "01": (10, 6, 4), "02": (10, 7, 4), "03": (9, 6, 4), "04": (9, 6, 4), "05": (9, 6, 4), "06": (9, 6, 4), "07": (8, 6, 4), "08": (6, 5, 3), "09": (9, 6, 4), "10": (7, 5, 3), "11": (8, 6, 5)}  # code exercises, questions, predictions
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def judged_here(monkeypatch):
 
 @pytest.mark.parametrize("number, exercise", EXERCISES)
 def test_the_check_rejects_mistakes_and_cheats_and_accepts_right_answers(number, exercise, judged_here):
-    rows = try_exercise(exercise, load_chapter(number))
+    rows = try_exercise(exercise, load_chapter(number), one_seed=True)  # all seeds: python -m compresslab kill-table
     assert {row.group for row in rows} == {"mistake", "cheat", "right"}
     assert [f"{row.group} {row.answer!r}: {row.detail}" for row in rows if not row.ok] == []
 
