@@ -3,9 +3,9 @@
     python -m benchmarks latency
 
 resnet18 at 224 with random weights (a clock does not see accuracy), and the course's trained networks. "Half" has
-half the MACs, by whole channels, and was trained again for a moment. "ours int8" has the course's own calibration;
-"quantize_static" is ONNX Runtime's tool on the same calibration images. Eager PyTorch runs in channels_last.
-torch.compile needs a C++ compiler and takes its time, so only some networks get it.
+half the MACs, by channels in multiples of eight, and was trained again for a moment. "ours int8" has the course's
+own calibration; "quantize_static" is ONNX Runtime's tool on the same calibration images. Eager PyTorch runs in
+channels_last. torch.compile needs a C++ compiler and takes its time, so only some networks get it.
 
 Budget: 130 seconds.
 """
@@ -94,7 +94,7 @@ def network_table(name: str, tested: int, trained: int) -> Table:
 def make_forms(name: str, network: Network, data: Data | None, folder: Path) -> tuple[dict[str, nn.Module], dict[str, str]]:
     """The network in all its forms, and the bytes of the files among them."""
     model = load_baseline(name) if data else _random_resnet()
-    half = prune_channels_to_macs(model, torch.zeros(1, *network.shape), 0.5, round_to=4)
+    half = prune_channels_to_macs(model, torch.zeros(1, *network.shape), 0.5, round_to=8)
     if data and network.epochs:
         half = train(half, data.train, epochs=network.epochs, lr=0.02, progress=False)
     calibration = images(network, data, CALIBRATION if data else 8, part="train")

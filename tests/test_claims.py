@@ -340,3 +340,23 @@ def test_a_forest_and_its_neighbours_fit_into_a_twentieth_at_no_more_than_a_poin
     classical = load_evidence("10")
     assert "network, 5 bits" in smaller_and_sure(forest_rows(classical), "forest of 100 trees")
     assert {"product codes", "ProtoNN, 16 x 80"} <= smaller_and_sure(classical["neighbours"], "1 nearest neighbour")
+
+
+# -- chapter 11 ----------------------------------------------------------------------------------------------
+
+DEPLOYED = {name: load_evidence("11")[f"int8 {name}"] for name in ("lenet5", "resnet8", "mobilenet", "vgg", "resnet18")}
+
+
+def test_half_of_resnet18_in_int8_is_five_times_faster_than_eager_pytorch():
+    rows = [row for row in DEPLOYED["resnet18"]["times"] if row["form"] == "pruned, int8"]
+    assert {row["batch"] for row in rows} == {1, 8}
+    assert all(row["gain_low"] >= 5 for row in rows)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet8", "mobilenet", "vgg"])
+def test_pruned_int8_networks_lose_at_most_a_point(name):
+    forms = {form["form"]: form for form in DEPLOYED[name]["forms"]}
+    assert forms["int8"]["lost_high"] <= 0.003 and forms["pruned, int8"]["lost_high"] <= 0.01
+    assert forms["pruned, int8"]["macs"] <= 0.51 * forms["float32"]["macs"]
+    assert forms["float32"]["bytes"] > 2.5 * forms["int8"]["bytes"]
+    assert DEPLOYED[name]["float32_difference"] <= 1e-4  # engine against PyTorch, 1,000 images

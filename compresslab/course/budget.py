@@ -23,7 +23,8 @@ from typing import Any, ClassVar, Literal
 from compresslab.course import progress
 from compresslab.course.trial import Trial, Wrong
 
-Limit = Literal["file", "bytes", "parameters", "macs", "accuracy", "bits"]
+Limit = Literal["file", "bytes", "parameters", "ram", "macs", "accuracy", "bits"]
+ORDERS = 100  # how many ways the search for an order of operations keeps, where the memory is limited
 SECONDS = 180
 TEXT = "python_reference"  # the data set of the language models
 
@@ -44,6 +45,7 @@ class Report:
     loss_low: float = 0.0  # the lower end of its 95 % interval
     parameters: int = 0  # of the network that runs: a coded weight counts with all its numbers
     bits: float = 0.0  # per character, of a language model; then `images` are windows of text, `loss` is the fraction more
+    ram: int = 0  # bytes of activations at the peak of the best order, where the task limits them
 
 
 _known: dict[tuple[str, str], Report] = {}
@@ -58,6 +60,8 @@ class BudgetTask:
         input_shape: of one image, (C, H, W); of a text, (tokens,).
         max_bytes: of the whole file, its metadata included. max_parameters: of the decoded network.
         max_macs: per image.
+        max_ram: bytes of the activations that live at once while one image runs, at 8 bits each, in the best order
+            of the operations that is found (see `deploy.schedule`).
         min_accuracy: fraction, on `images` fresh images.
         max_loss: fraction lost against the shipped network `baseline` on the same images. Broken only if the 95 %
             interval of the paired difference lies above it: where so many images cannot tell, the file has it.
@@ -73,6 +77,7 @@ class BudgetTask:
     max_bytes: int | None = None
     max_parameters: int | None = None
     max_macs: int | None = None
+    max_ram: int | None = None
     min_accuracy: float | None = None
     max_loss: float | None = None
     max_more_bits: float | None = None
@@ -99,6 +104,10 @@ class BudgetTask:
         if self.max_parameters is not None and report.parameters > self.max_parameters:
             found["parameters"] = (
                 f"the network has {report.parameters:,} parameters, {self.max_parameters:,} are allowed"
+            )
+        if self.max_ram is not None and report.ram > self.max_ram:
+            found["ram"] = (
+                f"the activations take {report.ram:,} bytes of RAM at their peak, {self.max_ram:,} are allowed"
             )
         if self.max_macs is not None and report.macs > self.max_macs:
             found["macs"] = f"the network needs {report.macs:,} MACs per {self.unit}, {self.max_macs:,} are allowed"
@@ -141,6 +150,8 @@ class BudgetTask:
     def summary(self, report: Report) -> str:
         """What a file that keeps the budget is."""
         size = f"{report.bytes:,} bytes, {report.parameters:,} parameters, {report.macs:,} MACs per {self.unit}, "
+        if self.max_ram is not None:
+            size += f"{report.ram:,} bytes of RAM for activations, "
         if self.dataset == TEXT:
             more = "" if self.baseline is None else f", {report.loss:+.2%} more than {self.baseline!r}"
             return size + f"{report.bits:.3f} bits per character{more}"
@@ -240,13 +251,22 @@ def measure_file(request: dict[str, Any]) -> Report:
         is_text, shape = request["dataset"] == TEXT, tuple(request["input_shape"])
         macs = count_macs(model, torch.zeros(1, *shape, dtype=torch.int64) if is_text else shape).total
         parameters = sum(p.numel() for p in decompress(model).parameters())
+        ram = 0 if request.get("max_ram") is None else least_ram(model, shape)
     except Exception as error:
         return Report(size, problem=f"the file cannot be loaded: {error}")
-    counted = {"max_bytes": size, "max_parameters": parameters, "max_macs": macs}
-    if any(request[limit] is not None and number > request[limit] for limit, number in counted.items()):
-        return Report(size, macs, parameters=parameters)  # too large, however good
-    report = Report(size, macs, parameters=parameters)
+    counted = {"max_bytes": size, "max_parameters": parameters, "max_ram": ram, "max_macs": macs}
+    report = Report(size, macs, parameters=parameters, ram=ram)
+    if any(request.get(limit) is not None and number > request[limit] for limit, number in counted.items()):
+        return report  # too large, however good
     return (_judge_text if is_text else _judge_images)(model, request, report)
+
+
+def least_ram(model: Any, shape: tuple[int, ...]) -> int:
+    """The peak of a network's activations at 8 bits, in bytes: in its own order, or in a better one if one is found."""
+    from compresslab.deploy.schedule import best_order, graph_of, peak_bytes
+
+    graph = graph_of(model, shape)
+    return min(peak_bytes(graph), peak_bytes(graph, best_order(graph, width=ORDERS)))
 
 
 def _judge_images(model: Any, request: dict[str, Any], report: Report) -> Report:

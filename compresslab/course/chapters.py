@@ -17,6 +17,7 @@ CHAPTERS: dict[str, str] = {
     "08": "compresslab.course.chapter08:CHAPTER",
     "09": "compresslab.course.chapter09:CHAPTER",
     "10": "compresslab.course.chapter10:CHAPTER",
+    "11": "compresslab.course.chapter11:CHAPTER",
 }
 
 

@@ -253,7 +253,9 @@ class _ValueRecorder(fx.Interpreter):
         return value
 
     def call_module(self, target: str, args: tuple, kwargs: dict) -> Any:
-        if isinstance(self.fetch_attr(target), NORMS):  # changes no shape, and is slow on the meta device
+        layer = self.fetch_attr(target)
+        same = home(layer).removeprefix("torch.nn.modules.") in SAME_FAMILIES and not isinstance(layer, (*MIXING, nn.GLU))
+        if args and (same or isinstance(layer, NORMS)):  # changes no shape, and is slow on the meta device
             return args[0]
         return super().call_module(target, args, kwargs)
 

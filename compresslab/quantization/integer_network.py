@@ -40,11 +40,22 @@ CHUNK = 64  # inputs at a time: 64-bit products are wide, and caches are not
 
 
 class IntegerLayer(nn.Module):
-    """``nn.Linear`` or ``nn.Conv2d``: an int8 weight, an int32 bias, and the factor to its output's grid."""
+    """``nn.Linear`` or ``nn.Conv2d``: an int8 weight, an int32 bias, and the factor to its output's grid.
 
-    def __init__(self, weight: Tensor, bias: Tensor, rescale: Rescale, options: dict[str, Any] | None = None):
+    ``weight_scale`` (O,) is not computed with: it says what the integers of the weight stand for.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        weight_scale: Tensor,
+        bias: Tensor,
+        rescale: Rescale,
+        options: dict[str, Any] | None = None,
+    ):
         super().__init__()
         self.options = options  # of the convolution; None for a linear layer
+        self.weight_scale = weight_scale
         self.bounds = rescale[2:]
         for name, array in (("weight", weight), ("bias", bias), ("M0", rescale.M0), ("shift", rescale.shift)):
             self.register_buffer(name, array.to(torch.int8) if name == "shift" else array)
@@ -68,11 +79,11 @@ class IntegerAdd(nn.Module):
 
 
 class IntegerMean(nn.Module):
-    """Average pooling; ``flat`` drops height and width of 1."""
+    """Average pooling; ``flat`` drops height and width of 1. ``whole``: the window is the whole image."""
 
-    def __init__(self, rescale: Rescale, flat: bool, **options: Any):
+    def __init__(self, rescale: Rescale, flat: bool, whole: bool, **options: Any):
         super().__init__()
-        self.rescale, self.flat, self.options = rescale, flat, options
+        self.rescale, self.flat, self.whole, self.options = rescale, flat, whole, options
 
     def forward(self, x: Tensor) -> Tensor:
         y = integer_average_pool(x, rescale=self.rescale, **self.options)
@@ -304,7 +315,8 @@ class _Builder:
             kh, kw = options["kernel"]
             rescale = make_rescale(self.grids[first].scale.double() / (kh * kw), grid, low, high)
             flat = isinstance(layer, SpatialMean) and not layer.keepdim
-            return IntegerMean(rescale, flat, zero_point=int(self.grids[first].zero_point), **options)
+            whole = tuple(options["kernel"]) == tuple(self.shapes[first][2:]) and not options.get("padding")
+            return IntegerMean(rescale, flat, whole, zero_point=int(self.grids[first].zero_point), **options)
         try:
             return _weighted(layer, self.grids[first], grid, low, high, self.bits)
         except ValueError as error:
@@ -329,7 +341,7 @@ def _weighted(
     if isinstance(layer, nn.Conv2d):
         settings = ("stride", "padding", "dilation", "groups")
         options = {"zero_point": zero_point, **{name: getattr(layer, name) for name in settings}}
-    return IntegerLayer(weight, bias, make_rescale(scale, after, low, high), options)
+    return IntegerLayer(weight, step.squeeze(1), bias, make_rescale(scale, after, low, high), options)
 
 
 def _window(node: fx.Node, layer: nn.Module, shape: torch.Size) -> dict[str, Any]:
