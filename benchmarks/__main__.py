@@ -1,6 +1,7 @@
 """Run the benchmarks: `make bench`, or `python -m benchmarks`, which writes `benchmarks/RESULTS.md`.
 
     python -m benchmarks                       all, each in a process of its own, then the page
+    python -m benchmarks --again NAME ...      some of them again, on the same kind of machine; the page keeps the others
     python -m benchmarks NAME [ARGUMENT ...]   one of them, here; what it finds is printed, nothing is written
 
 Nothing here is a test: times differ from machine to machine and from hour to hour. Every ratio is one of things
@@ -22,11 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import benchmarks
-from benchmarks.report import Result, page, tables_from_json, tables_to_json
+from benchmarks.report import Result, page, results_from_json, results_to_json, tables_from_json, tables_to_json
 from compresslab.core.files import write_atomic
 
-PAGE = Path(__file__).with_name("RESULTS.md")
-JSON = "--json"
+PAGE = Path(__file__).with_name("RESULTS.md")  # and beside it, as .json, the data that it was made from
+JSON, AGAIN = "--json", "--again"
 PATIENCE = 3  # times the budget, after which a module is stopped
 APART = ("__main__", "report")  # no benchmarks
 
@@ -66,7 +67,8 @@ def run_apart(name: str) -> Result:
     if failure:
         print(f"failed: {failure}", flush=True)
     picture = f"{name}.svg" if not failure and PAGE.with_name(f"{name}.svg").exists() else ""
-    return Result(name, headline, module.BUDGET, time.monotonic() - start, tables, failure, picture)
+    day = datetime.date.today().isoformat()
+    return Result(name, headline, module.BUDGET, time.monotonic() - start, day, tables, failure, picture)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -75,22 +77,33 @@ def main(arguments: Sequence[str]) -> int:
         tables = run_here(arguments[2])
         write_atomic(Path(arguments[1]), json.dumps(tables_to_json(tables)).encode())
         return 0
-    if arguments:
-        if arguments[0] not in names():
-            print(f"there is no benchmark {arguments[0]!r}; there are {', '.join(names())}", file=sys.stderr)
-            return 2
+    again = arguments[1:] if arguments[:1] == [AGAIN] else []
+    unknown = [name for name in again or arguments[:1] if name not in names()]
+    if unknown:
+        print(f"there is no benchmark {unknown[0]!r}; there are {', '.join(names())}", file=sys.stderr)
+        return 2
+    if arguments and not again:
         run_here(arguments[0], arguments[1:])
         return 0
+    order = sorted(names(), key=lambda name: importlib.import_module(f"benchmarks.{name}").BUDGET)
+    return measure_page([name for name in order if name in again] or order, order)
+
+
+def measure_page(chosen: Sequence[str], order: Sequence[str]) -> int:
+    """Run the chosen ones, the short ones first, and write the page after each: what is measured stays."""
     from compresslab.deploy.machine import describe_machine
 
-    results: list[Result] = []
-    day = datetime.date.today().isoformat()
-    for name in sorted(names(), key=lambda name: importlib.import_module(f"benchmarks.{name}").BUDGET):
-        # The short ones first, and the page after each: what is measured stays, should the rest be stopped.
-        results.append(run_apart(name))
-        write_atomic(PAGE, page(results, describe_machine(), "make bench", day).encode())
+    machine, data = describe_machine(), PAGE.with_suffix(".json")
+    results = {}
+    if len(chosen) < len(order) and data.exists():
+        results = {result.name: result for result in results_from_json(json.loads(data.read_text(encoding="utf-8")))}
+    for name in chosen:
+        results[name] = run_apart(name)
+        shown = [results[name] for name in order if name in results]
+        write_atomic(data, (json.dumps(results_to_json(shown, machine), indent=1, ensure_ascii=False) + "\n").encode())
+        write_atomic(PAGE, page(shown, machine, "make bench").encode())
     print(f"\nwritten: {PAGE.parent.name}/{PAGE.name}")
-    return int(any(result.failure for result in results))
+    return int(any(result.failure for result in results.values()))
 
 
 def _last_line(file: Path) -> str:

@@ -6,7 +6,7 @@ Each chapter of `solutions/` runs from its first cell to its last in a fresh pro
 as a learner's finished notebook would: no browser, no kernel, figures drawn and closed. What it takes to import
 the libraries is told apart. The drawn images are in the cache before the clock starts; installing is not counted.
 
-Budget: 540 seconds.
+Budget: 450 seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from benchmarks.report import Table, threads_note
 
-BUDGET = 540  # seconds
+BUDGET = 450  # seconds
 LONGEST = 150  # seconds after which a chapter is stopped
 GOAL = 60  # seconds that the cells of a chapter may take on two cores
 ROOT = Path(__file__).resolve().parents[1]

@@ -90,12 +90,13 @@ class Benchmark(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one module: its tables, or the reason why there are none; and the seconds it took."""
+    """What became of one module: its tables, or the reason why there are none; the seconds it took, and the day."""
 
     name: str
     headline: str
     budget: float
     seconds: float
+    day: str
     tables: Sequence[Table] = ()
     failure: str = ""
     picture: str = ""  # a file beside the page, if the module draws one
@@ -104,23 +105,22 @@ class Result:
         """Its part of the page."""
         body = [f"**Failed:** {self.failure}\n"] if self.failure else [table.markdown() for table in self.tables]
         shown = [f"![{self.headline}]({self.picture})", ""] if self.picture else []
-        return "\n".join([f"## {self.name}", "", f"{self.headline} ({self.seconds:.0f} s.)", "", *shown, *body])
+        return "\n".join([f"## {self.name}", "", f"{self.headline} ({self.seconds:.0f} s, {self.day}.)", "", *shown, *body])
 
 
-def page(results: Sequence[Result], machine: Mapping[str, Any], command: str, day: str) -> str:
+def page(results: Sequence[Result], machine: Mapping[str, Any], command: str) -> str:
     """The page of results, in Markdown.
 
     Args:
         results: of all modules, in the order of the page.
         machine: what `deploy.machine.describe_machine` says.
         command: how the page was made.
-        day: when, by the day.
     """
     total = sum(result.seconds for result in results)
     head = [
         "# Results of the benchmarks",
         "",
-        f"Made by `{command}` on {day}, in {total / 60:.1f} minutes; edit nothing here, run it again.",
+        f"Made by `{command}` in {total / 60:.1f} minutes; edit nothing here, run it again.",
         "Everything within a table was measured in turn in the same minutes; times differ from machine to machine, "
         "ratios much less. A ratio to a peer above 1 means that we are faster; brackets hold its 95 % interval.",
         "",
@@ -143,6 +143,16 @@ def summary(results: Sequence[Result]) -> list[str]:
     return [*failed, *(slower or ["- slower than the peer: nowhere"]), f"- seconds (and budget): {seconds}"]
 
 
+def results_to_json(results: Sequence[Result], machine: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the page shows, as plain data."""
+    return {"machine": dict(machine), "results": [asdict(result) | {"tables": tables_to_json(result.tables)} for result in results]}
+
+
+def results_from_json(data: Mapping[str, Any]) -> list[Result]:
+    """The results in what `results_to_json` gave."""
+    return [Result(**(result | {"tables": tables_from_json(result["tables"])})) for result in data["results"]]
+
+
 def tables_to_json(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """Tables as plain data, cells as text."""
     return [asdict(table) | {"columns": list(table.columns), "rows": table.cells} for table in tables]
@@ -154,7 +164,7 @@ def tables_from_json(data: Sequence[Mapping[str, Any]]) -> list[Table]:
 
 
 def time_within(
-    calls: Mapping[str, Callable[[], object]], seconds: float, *, most: int = 30, least: int = 5
+    calls: Mapping[str, Callable[[], object]], seconds: float, *, most: int = 30, least: int = 5, settle: int = 0
 ) -> dict[str, Timing]:
     """`core.time_calls` with as many rounds as fit into ``seconds``, judged by one call of each.
 
@@ -162,12 +172,14 @@ def time_within(
         calls: functions by name, run in turn.
         seconds: for all rounds together.
         most, least: rounds.
+        settle: uncounted calls before each sample, for calls that go to different engines.
     """
     start = time.perf_counter()
     for call in calls.values():
         call()
     once = max(time.perf_counter() - start, len(calls) * 1e-3)  # a sample takes a millisecond at least
-    return time_calls(calls, repeats=min(most, max(least, math.floor(seconds / once) - 1)), warmup=1)
+    rounds = math.floor(seconds / (once * (1 + settle)))
+    return time_calls(calls, repeats=min(most, max(least, rounds - 1)), warmup=1, settle=settle)
 
 
 def summarize(samples: Sequence[float]) -> Timing:

@@ -92,11 +92,11 @@ def test_time_within_runs_all_calls_equally_often_and_stops_at_the_most():
 
 def test_the_page_says_what_failed_what_is_slower_and_how_long_it_took():
     results = [
-        report.Result("good", "Good things.", 30, 12.0, [table()], picture="good.svg"),
-        report.Result("bad", "Bad things.", 10, 48.0, failure="ValueError: no"),
+        report.Result("good", "Good things.", 30, 12.0, "2026-01-02", [table()], picture="good.svg"),
+        report.Result("bad", "Bad things.", 10, 48.0, "2026-01-03", failure="ValueError: no"),
     ]
-    text = report.page(results, {"cpu": "Toy", "gpu": None, "instructions": ["a", "b"]}, "make bench", "2026-01-02")
-    assert "Made by `make bench` on 2026-01-02, in 1.0 minutes" in text
+    text = report.page(results, {"cpu": "Toy", "gpu": None, "instructions": ["a", "b"]}, "make bench")
+    assert "Made by `make bench` in 1.0 minutes" in text and "(12 s, 2026-01-02.)" in text
     assert "- cpu: Toy" in text and "gpu" not in text and "- instructions: a, b" in text
     assert "- failed: bad" in text and "**Failed:** ValueError: no" in text
     assert "- slower than the peer: good, Title: first, 0.50 [0.40, 0.60]" in text
@@ -105,7 +105,7 @@ def test_the_page_says_what_failed_what_is_slower_and_how_long_it_took():
 
 
 def test_the_page_says_when_nothing_is_slower():
-    assert report.summary([report.Result("a", "A.", 1, 1, [table("faster")])])[0] == "- slower than the peer: nowhere"
+    assert report.summary([report.Result("a", "A.", 1, 1, "2026-01-02", [table("faster")])])[0] == "- slower than the peer: nowhere"
 
 
 MODULES = command.names()
@@ -161,9 +161,27 @@ def test_one_failure_is_told_and_the_others_go_on(toys, capfd):
     page = (toys / "RESULTS.md").read_text(encoding="utf-8")
     assert "**Failed:** ValueError: broken on purpose" in page and "**Failed:** stopped after" in page
     assert "What good does." in page and "| x |" in page
-    assert page.index("## bad") < page.index("## endless") < page.index("## good")
+    assert page.index("## endless") < page.index("## bad") < page.index("## good")  # the short ones first
     assert not list(toys.glob(".*part"))
     assert "failed: ValueError: broken on purpose" in capfd.readouterr().out
+
+
+def test_one_can_be_measured_again_and_the_page_keeps_the_others(toys):
+    command.main([])
+    before = (toys / "RESULTS.md").read_text(encoding="utf-8")
+    source = toys / "bad.py"
+    source.write_text(source.read_text().replace("raise ValueError('broken on purpose')", "return [Table('Mended', '', ['a'], [['y']])]"))
+    assert command.main(["--again", "bad"]) == 1  # "endless" still stands there as failed
+    after = (toys / "RESULTS.md").read_text(encoding="utf-8")
+    assert "broken on purpose" in before and "broken on purpose" not in after and "### Mended" in after
+    assert before[before.index("## good"):] == after[after.index("## good"):]
+    assert command.main(["--again", "godo"]) == 2
+
+
+def test_results_as_data_come_back_as_they_were():
+    results = [report.Result("good", "Good things.", 30, 12.0, "2026-01-02", [table()], picture="good.svg")]
+    data = json.loads(json.dumps(report.results_to_json(results, {"cpu": "Toy"})))
+    assert report.page(report.results_from_json(data), data["machine"], "make bench") == report.page(results, {"cpu": "Toy"}, "make bench")
 
 
 def test_one_benchmark_prints_and_writes_no_page(toys, capsys):
