@@ -360,3 +360,9 @@ def test_pruned_int8_networks_lose_at_most_a_point(name):
     assert forms["pruned, int8"]["macs"] <= 0.51 * forms["float32"]["macs"]
     assert forms["float32"]["bytes"] > 2.5 * forms["int8"]["bytes"]
     assert DEPLOYED[name]["float32_difference"] <= 1e-4  # engine against PyTorch, 1,000 images
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet8", "mobilenet", "vgg"])
+def test_the_engine_computes_what_the_networks_compute(name):
+    row = load_evidence("11")[f"faithful {name}"]
+    assert row["n"] == 1000 and row["float_difference"] <= 1e-4 and row["steps"] <= 1.001

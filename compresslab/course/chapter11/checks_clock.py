@@ -50,9 +50,8 @@ def run_harness(harness: Callable[..., Any], costs: dict[str, float], rounds: in
         raise Wrong("return a dict: the name of each function and its list of samples")
     if list(samples) and not all(hasattr(values, "__len__") for values in samples.values()):
         raise Wrong("return a list for each function, one number a round: the next exercise compares round with round")
-    if not machine.readings:                                                   # real seconds: other ones at every call
-        raise Wrong("read the clock with `clock()`; you never do")
-    return {name: [float(t) for t in samples[name]] for name in sorted(samples)}, machine.log, machine.readings
+    own = not machine.readings                                                 # real seconds would be others at every call
+    return {name: [-1.0 if own else float(t) for t in samples[name]] for name in sorted(samples)}, machine.log, machine.readings
 
 
 HARNESS_CASES = (

@@ -125,5 +125,22 @@ def _summary(base: Timing, timing: Timing) -> Row:
     return {"median_ms": timing.median, "iqr_ms": timing.iqr, "gain": gain.ratio, "gain_low": gain.low, "gain_high": gain.high}
 
 
+def faithful(name: str) -> Row:
+    """What the engine computes beside what it should: the float network, and the integers of chapter 02, on 1,000 images."""
+    from compresslab.data import load_data
+    from compresslab.models import load_baseline
+
+    digits, net = load_data(NETWORKS[name][0]), load_baseline(name)
+    shape, images = tuple(digits.train.shape), digits.test.x(slice(1000))
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(net, f"{folder}/float.onnx", shape)
+        integers = export_int8(net, f"{folder}/int8.onnx", shape, list(digits.train.x(slice(CALIBRATION)).split(64)))
+        far = agreement(net, OnnxModel(f"{folder}/float.onnx", threads=1), images)
+        step = integers.grids[integers.plan[-1][0]].scale.item()
+        apart = (integers(images) - OnnxModel(f"{folder}/int8.onnx", threads=1)(images)).abs() / step
+    return {"network": name, "n": len(images), "float_difference": far.largest, "steps": apart.max().item(), "other": (apart > 0.5).float().mean().item()}
+
+
 ENTRIES = {f"int8 {name}": functools.partial(measure_network, name) for name in NETWORKS} | {"int8 resnet18": measure_resnet18}
 TIMED = tuple(ENTRIES)
+ENTRIES |= {f"faithful {name}": functools.partial(faithful, name) for name in NETWORKS}

@@ -63,8 +63,7 @@ def moving_points(ax: Axes, data: Mapping[str, Any]) -> None:
                 markeredgecolor="black", markeredgewidth=0.4, label=f"{bits} bits")
         words.append(f"{bits} bits: {series['waiting']} of {len(series['points'])} layers wait for bytes")
     ceiling = max(series["peak"] for series in data["series"].values()) / 1e9
-    ax.set(xscale="log", yscale="log", xlim=(0.05, 2000), ylim=(ceiling / 2000, 20 * ceiling), xlabel="MACs per byte", ylabel="GMAC per second",
-           title=f"batch {data['batch']}")
+    ax.set(xscale="log", yscale="log", xlim=(0.05, 2000), ylim=(ceiling / 2000, 20 * ceiling), xlabel="MACs per byte", ylabel="GMAC per second")
     ax.text(0.03, 0.97, "\n".join(words), transform=ax.transAxes, fontsize=7.5, va="top")
     ax.legend(fontsize=8, loc="lower right")
 
