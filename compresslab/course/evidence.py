@@ -33,10 +33,11 @@ def load_evidence(number: str) -> dict[str, Any]:
 def quick_entries(number: str, seconds: float) -> list[str]:
     """The shipped entries that took at most so long to compute: what a test can afford to compute again.
 
-    Without those named in the module's `TIMED`: they hold milliseconds, which no other machine would give.
+    Without those named in the module's `TIMED`: they hold milliseconds, which no other machine would give. And without
+    those in its `TRAINED`: they were quick because entries before them had trained their networks.
     """
-    timed = getattr(_module(number), "TIMED", ())
-    return sorted(name for name, took in _read(number)["seconds"].items() if took <= seconds and name not in timed)
+    left_out = {*getattr(_module(number), "TIMED", ()), *getattr(_module(number), "TRAINED", ())}
+    return sorted(name for name, took in _read(number)["seconds"].items() if took <= seconds and name not in left_out)
 
 
 def _read(number: str) -> dict[str, Any]:
