@@ -951,6 +951,16 @@ figures.ruler(final);
 calibration();
 
 # %% [markdown]
+# All of this grows with the chapters. The **progress page** shows what you have done, how many of your intervals held the number, and
+# the front of your ledger over the fronts of the course's own comparison (different networks on different data: a map, not a race).
+# It also says what comes next. Run it again whenever you like: in any notebook, or in a terminal as `python -m compresslab progress`.
+
+# %%
+from compresslab.course import progress
+
+progress.page();
+
+# %% [markdown]
 # **What was simplified.** The interval of exercise 0.2 is the textbook one (Wald's). With few flips it is too narrow, and without any it is
 # $[0, 0]$; the library uses Tango's score interval, which is right there, too. The roofline knows one memory and one peak; real machines have
 # several caches, each with a bandwidth of its own. LeNet-300-100 is tiny, so that you can measure everything in seconds.

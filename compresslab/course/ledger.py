@@ -69,7 +69,9 @@ def rows(chapter: str | None = None) -> list[dict[str, Any]]:
     """The rows, oldest first, the latest of each (chapter, name) only."""
     latest: dict[tuple, dict[str, Any]] = {}
     for row in progress.read_lines(path()):
-        key = (row.get("chapter"), row.get("name"))
+        if not isinstance(row.get("name"), str):  # not a row of ours
+            continue
+        key = (str(row.get("chapter")), row["name"])
         latest.pop(key, None)
         latest[key] = row
     return [row for row in latest.values() if chapter is None or row.get("chapter") == chapter]

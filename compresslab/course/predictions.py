@@ -149,12 +149,17 @@ def outcomes() -> list[Outcome]:
     for event in progress.events():
         id = event.get("id")
         if event.get("kind") == "predict":
-            first.setdefault(id, (event["low"], event["high"]))
-        elif event.get("kind") == "reveal":
+            if _are_numbers(event.get("low"), event.get("high")):
+                first.setdefault(id, (event["low"], event["high"]))
+        elif event.get("kind") == "reveal" and _are_numbers(event.get("value")):
             interval = first.setdefault(id, None)
             if interval is not None and id not in result:
                 result[id] = Outcome(id, *interval, event["value"], bool(event.get("log")))
     return list(result.values())
+
+
+def _are_numbers(*values: Any) -> bool:
+    return all(isinstance(value, int | float) for value in values)
 
 
 def calibration() -> Any:

@@ -1,21 +1,29 @@
 """What the learner did, one JSON line per event, in the learner's own data folder.
 
-Nothing is ever written into the course's checkout. Events are appended by one write each, so two open
-notebooks do not mix their lines; a line that a crash left half-written is skipped, and the next event
-starts on a line of its own.
+Nothing is ever written into the course's checkout. Events are appended under a lock, by one write each, so
+two open notebooks do not mix their lines; a line that a crash left half-written is skipped, and the next
+event starts on a line of its own.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 _warned = False
+_PATIENCE = 2.0  # seconds for a lock; an append holds it for less than a millisecond
 
 
 def home() -> Path:
@@ -53,10 +61,10 @@ def events(kind: str | None = None, id: str | None = None) -> list[dict[str, Any
 
 
 def append_line(path: Path, data: dict[str, Any]) -> None:
-    """Append one JSON object as a line of its own, in a single write.
+    """Append one JSON object as a line of its own, in a single write, while no other process appends.
 
     Raises:
-        OSError: the file or its folder cannot be written.
+        OSError: the file or its folder cannot be written, or the disk is full.
         ValueError: `data` is not plain JSON (nan and infinity are not).
     """
     line = json.dumps(data, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -64,14 +72,30 @@ def append_line(path: Path, data: dict[str, Any]) -> None:
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, 0o644)
     try:
+        _lock(descriptor)
         size = os.lseek(descriptor, 0, os.SEEK_END)
         if size:
             os.lseek(descriptor, size - 1, os.SEEK_SET)
             if os.read(descriptor, 1) != b"\n":  # a crash cut the last line short
                 line = b"\n" + line
-        os.write(descriptor, line)
+        if os.write(descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
-        os.close(descriptor)
+        os.close(descriptor)  # gives the lock back
+
+
+def _lock(descriptor: int) -> None:
+    """Wait until no other process appends. Where files cannot be locked, one write each has to do."""
+    deadline = time.monotonic() + _PATIENCE
+    while fcntl is not None:
+        try:
+            return fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # held by another process
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.002)
+        except OSError:
+            return None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -81,7 +105,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     except OSError:
         return []
     rows = []
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not splitlines: a text may hold U+2028, which JSON leaves as it is
         try:
             row = json.loads(line)
         except ValueError:
@@ -101,32 +125,19 @@ def states() -> dict[str, str]:
 
 
 def summary() -> str:
-    """A table of all chapters: exercises passed, questions right at first try, predictions inside."""
-    from compresslab.course.chapters import CHAPTERS, load_chapter
-    from compresslab.course.predictions import outcomes
-    from compresslab.course.questions import first_answers
+    """All chapters as a table, and what next; see `standing`."""
+    from compresslab.course import standing
 
-    state, first, revealed = states(), first_answers(), outcomes()
-    lines = [f"{'chapter':24}{'exercises':>12}{'points':>10}{'questions*':>12}{'predictions*':>14}"]
-    for number in sorted(CHAPTERS):
-        try:
-            chapter = load_chapter(number)
-        except ModuleNotFoundError:  # a chapter that is not written yet
-            continue
-        passed = [e for e in chapter.exercises if state.get(e.id) == "passed"]
-        points = f"{sum(e.points for e in passed)}/{sum(e.points for e in chapter.exercises)}"
-        right = sum(first.get(q.id) is True for q in chapter.questions)
-        inside = sum(o.inside for o in revealed if o.id in {p.id for p in chapter.predictions})
-        lines.append(
-            f"{chapter.number + ' ' + chapter.title:24}{f'{len(passed)}/{len(chapter.exercises)}':>12}"
-            f"{points:>10}{f'{right}/{len(chapter.questions)}':>12}"
-            f"{f'{inside}/{len(chapter.predictions)}':>14}"
-        )
-    return "\n".join(
-        [*lines, "* questions right at the first answer; predictions whose interval held the number"]
-    )
+    return standing.summary()
 
 
 def show() -> None:
     """Print the table of all chapters (in a notebook: `progress.show()`)."""
     print(summary())
+
+
+def page() -> Any:
+    """Draw where you stand: every chapter, your intervals, your Pareto front; see `standing.page`."""
+    from compresslab.course import standing
+
+    return standing.page()
