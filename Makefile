@@ -3,11 +3,12 @@
 PYTHON ?= python3
 PORT ?= 8888
 PIP_FLAGS ?=
+NOTEBOOKS ?= *
 BIN := .venv/bin
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 NBVAL := COMPRESSLAB_STATIC=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider
 
-.PHONY: help lab test test-solved test-untouched notebooks picture bench
+.PHONY: help lab test test-solved test-untouched test-changed lint wheel notebooks picture bench
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -28,10 +29,20 @@ test: .venv/.ready  ## set up, then test the library and every chapter, solved a
 	@$(MAKE) --no-print-directory -j2 $(SYNC) test-solved test-untouched
 
 test-solved: .venv/.ready
-	COMPRESSLAB_STRICT=1 COMPRESSLAB_HOME=$$(mktemp -d) $(NBVAL) solutions/*.ipynb
+	COMPRESSLAB_STRICT=1 COMPRESSLAB_HOME=$$(mktemp -d) $(NBVAL) $(NOTEBOOKS:%=solutions/%.ipynb)
 
 test-untouched: .venv/.ready
-	COMPRESSLAB_QUICK=1 COMPRESSLAB_HOME=$$(mktemp -d) $(NBVAL) notebooks/*.ipynb
+	COMPRESSLAB_QUICK=1 COMPRESSLAB_HOME=$$(mktemp -d) $(NBVAL) $(NOTEBOOKS:%=notebooks/%.ipynb)
+
+test-changed: .venv/.ready  ## test what the changes since the main branch concern: make test-changed BASE=origin/main
+	@$(BIN)/python tests/changed.py $(BASE)
+
+lint: .venv/.ready  ## look for mistakes that need no run
+	$(BIN)/python -m ruff check
+
+wheel: .venv/.ready  ## build dist/*.whl and try it in an environment of its own
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
+	$(BIN)/python -m pytest -q tests/test_wheel.py
 
 notebooks: .venv/.ready  ## rebuild notebooks/ and the executed solutions from solutions/*.py
 	$(BIN)/python -m compresslab build

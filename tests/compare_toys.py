@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from compresslab.compare.methods import Method
 from compresslab.core import UniformCode, apply_mask_, encode, named_layers

@@ -45,7 +45,7 @@ def test_no_sign_vector_and_scale_fit_better(n):
         b = torch.tensor(signs, dtype=torch.float64)
         errors.append((w - w @ b / n * b).square().sum())  # the best scale of these signs
     assert found <= min(errors) + 1e-12
-    assert found == pytest.approx(float((w.square().sum() - w.abs().sum() ** 2 / n)))
+    assert found == pytest.approx(float(w.square().sum() - w.abs().sum() ** 2 / n))
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1, -1])

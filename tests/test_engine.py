@@ -161,5 +161,5 @@ def test_the_engine_folds_the_norm_and_fuses_the_relu():
     assert fused.total() == 1 and fused["FusedConv"] == 1                               # and the ReLU absorbed
     x = torch.randn(4, 2, 5, 5)
     assert torch.allclose(OnnxModel(file)(x), OnnxModel(file, optimize=False)(x), atol=1e-5)
-    (conv,) = [node for node in optimized_graph(file, "extended").graph.node]
+    (conv,) = optimized_graph(file, "extended").graph.node
     assert conv.op_type == "FusedConv"

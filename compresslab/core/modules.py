@@ -6,7 +6,7 @@ Everything here returns a new model or says by its name that it works in place.
 import copy
 from collections.abc import Callable, Collection
 
-import torch
+import torch  # noqa: F401  (for the examples)
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 

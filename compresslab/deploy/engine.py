@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from compresslab.core.errors import check_int
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx  # noqa: F401  (in an annotation)
     import onnxruntime
 
 Source = "str | os.PathLike[str] | bytes | onnx.ModelProto"

@@ -8,7 +8,7 @@ apart two samples are.
 
 import math
 
-import torch
+import torch  # noqa: F401  (for the examples)
 from torch import Tensor
 
 from compresslab.core.errors import check_int

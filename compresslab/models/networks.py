@@ -14,7 +14,6 @@ with new random weights. All of them can be traced by `torch.fx`.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 

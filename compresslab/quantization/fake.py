@@ -12,7 +12,6 @@ from compresslab.core.uniform import (
     choose_scale,
     fake_quantize,
     from_rows,
-    kept_axis,
     min_max,
     to_rows,
 )

@@ -52,7 +52,7 @@ def head_scores(model: GPT, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[in
     """
     model = plain(model).requires_grad_(True).eval()
     names = [f"blocks.{number}.o" for number in range(len(model.blocks))]
-    totals, windows = {number: 0 for number in range(len(names))}, 0
+    totals, windows = dict.fromkeys(range(len(names)), 0), 0
     for x, y in batches:
         with watch(model, names, inputs=True) as seen:
             nats = F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="none")

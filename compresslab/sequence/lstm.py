@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 
-import torch
+import torch  # noqa: F401  (for the examples)
 from torch import Tensor, nn
 
 from compresslab.core.errors import check_int

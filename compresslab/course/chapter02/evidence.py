@@ -46,7 +46,7 @@ def _calibration(network: str, seed: int) -> list[Tensor]:
     """Training images, others for every seed, in batches."""
     images = _data(network)
     chosen = images.select(list(range(seed * CALIBRATION, (seed + 1) * CALIBRATION)))
-    return [x for x in chosen.batches(128, labels=False)]
+    return list(chosen.batches(128, labels=False))
 
 
 def _train(model: nn.Module, network: str, method: str, seed: int) -> nn.Module:

@@ -7,7 +7,6 @@ from numbers import Integral
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from compresslab.course.trial import Trial
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 from scipy.stats import t as student
@@ -139,7 +138,7 @@ def clip_with_tensors(layer, action, costs, spent, budget):
     own = torch.tensor(costs[layer])
     least = spent + sum(min(row) for row in costs[layer:])
     if least > budget:
-        raise ValueError("the budget cannot be met; the smallest that can is %d" % least)
+        raise ValueError(f"the budget cannot be met; the smallest that can is {int(least)}")
     room = budget - least + int(own.min())
     if own[action] <= room:
         return action

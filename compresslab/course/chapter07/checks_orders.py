@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from scipy.stats import t as student
-from torch import Tensor, nn
+from torch import nn
 
 from compresslab.course.trial import Trial
 

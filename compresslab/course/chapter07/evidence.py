@@ -115,7 +115,7 @@ def deep_compression(network: str, seed: int, recipe: dict[str, Any], experiment
         rows.append(_row(experiment, network, seed, "dense", model))
     for step in deep_compression_steps(_training(network), teacher=_teacher(network), seed=seed, **recipe):
         model = step(model)
-        stage = STAGES.get(getattr(getattr(step, "func", step), "__name__"))
+        stage = STAGES.get(getattr(step, "func", step).__name__)
         if stage in wanted:
             rows.append(_row(experiment, network, seed, stage, model))
     return rows

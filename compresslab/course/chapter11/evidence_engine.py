@@ -49,7 +49,7 @@ def stored() -> dict[str, Any]:
     from compresslab.models import load_baseline
 
     images = load_data("street_digits").test.x(slice(max(BATCHES)))
-    inputs = {name: images for name in ("resnet8", "vgg")}
+    inputs = dict.fromkeys(("resnet8", "vgg"), images)
     inputs |= {f"mlp{width}": torch.randn(max(BATCHES), width, generator=torch.Generator().manual_seed(0)) for width in WIDTHS}
     rows: list[Row] = []
     for name, x in inputs.items():

@@ -113,7 +113,7 @@ def wrong_side(case):
 
 
 def bytes_per_mac(case):
-    after, before = case["after"], case["before"]
+    after = case["after"]
     work, rate, cause = right(case)
     if cause in ("memory", "small kernels"):
         cause = "memory" if after["bytes"] / after["macs"] < case["ridge"] else "small kernels"
