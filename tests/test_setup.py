@@ -32,6 +32,14 @@ def test_environment_yml_names_the_same_ranges():
     assert listed == NEEDED
 
 
+def test_no_package_is_named_twice_with_different_words():
+    lines = [line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert all(len(line) == 2 for line in lines) and len({name.lower() for name, _ in lines}) == len(lines)
+    extras = [Requirement(text) for extra in PROJECT["optional-dependencies"].values() for text in extra]
+    for requirement in [*extras, *map(Requirement, PROJECT["dependencies"])]:
+        assert requirement.specifier == (NEEDED | EXTRAS)[requirement.name], requirement.name
+
+
 def run_python(code: str) -> str:
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
