@@ -8,7 +8,7 @@ BIN := .venv/bin
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 NBVAL := COMPRESSLAB_STATIC=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider
 
-.PHONY: help lab test test-solved test-untouched test-changed lint wheel notebooks picture bench
+.PHONY: help lab test test-solved test-untouched test-changed lint wheel notebooks picture bench site
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -56,3 +56,10 @@ picture: .venv/.ready  ## draw the README's picture from the evidence of chapter
 
 bench: .venv/.bench  ## measure against peers, side by side; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
+
+.venv/.site: .venv/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[site]'
+	@touch $@
+
+site: .venv/.site  ## the whole course as static pages in site/, which need no network
+	$(BIN)/python -m docs

@@ -6,9 +6,8 @@ Four steps, each of them small:
 2. refine all leaves together, on what a **teacher forest** says of real and synthetic points, and merge
    sibling leaves that say least (``forest_pruning``);
 3. round thresholds to a grid and leaves to a few bits;
-4. pack the nodes: one bit for "leaf or not", and then what such a node needs, without pointers. In preorder
-the
-   shape of a tree follows from the first bits alone.
+4. pack the nodes: one bit for "leaf or not", and then what such a node needs, without pointers. In
+   preorder the shape of a tree follows from the first bits alone.
 
 .. math:: \mathrm{bits} = m\,(1 + L\,b_{leaf}) + (m - T)\,\big(1 + \lceil\log_2 D\rceil + b_{threshold}\big)
 """

@@ -107,8 +107,7 @@ def lasso_leaves(
     r"""L1 on leaf indicators by coordinate descent: most leaves get exactly 0.
 
     .. math:: w_j \leftarrow \frac{S\big(\tfrac1N \phi_j^\top r_j,\ \alpha\big)}{\tfrac1N \|\phi_j\|^2},
-    \qquad
-              S(a, \alpha) = \mathrm{sign}(a) \max(|a| - \alpha, 0)
+              \qquad S(a, \alpha) = \mathrm{sign}(a) \max(|a| - \alpha, 0)
 
     where r_j is what is left of the target without leaf j.
 

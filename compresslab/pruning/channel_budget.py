@@ -42,7 +42,8 @@ def prune_channels_to_macs(
         model: any network that ``torch.fx`` can trace; not changed.
         example_input: an input (N, ...); its size decides how much each layer costs.
         macs_ratio: the budget as a fraction in [0, 1] of the present MACs in eval mode (no auxiliary heads).
-        importance, keep, **choice: as ``prune_channels``.
+        importance, keep: as ``prune_channels``.
+        **choice: as there.
 
     Raises:
         ValueError: the budget cannot be reached, and how far one gets; else as ``prune_channels``.

@@ -1,7 +1,7 @@
 r"""QLoRA: a frozen 4-bit network, and a few numbers on top that learn.
 
-.. math:: y = \hat W x + \frac{\alpha}{r} B A x, \qquad \hat W = \text{NF4}(W), \quad \text{only } A, B \text{
-learn}
+.. math:: y = \hat W x + \frac{\alpha}{r} B A x, \qquad \hat W = \text{NF4}(W), \quad
+          \text{only } A, B \text{ learn}
 
 Training a network in the usual way keeps, for every weight, the weight, its gradient and two averages of
 AdamW. Here the weights have four bits and no gradient, and all the rest is kept for the adapters only. The

@@ -200,7 +200,7 @@ def encode_rows(
         seed: of k-means.
 
     Returns:
-        the network with ``ProductCode``s of one shared code book in each layer, which can be trained on.
+        the network with a ``ProductCode`` of one shared code book in each layer, which can be trained on.
 
     Raises:
         ValueError: an unknown name, k out of range, or a length that does not divide; names the layer.
