@@ -237,7 +237,7 @@ def glossary_page(terms: Sequence[Term], chapters: Collection[str]) -> str:
 
 
 RECORD = """What has been published, with the numbers as they were printed: top-1 accuracies in per cent where the notes name no other unit, ratios above 1 smaller
-or faster, differences compressed minus baseline. They come from different networks, training recipes and years, some contradict each
+or faster, changes after minus before. They come from different networks, training recipes and years, some contradict each
 other, and none was measured by this course; chapter {chapter} says how to read such a table.
 
 Click on a heading to sort; type below it to filter.
@@ -246,7 +246,7 @@ Click on a heading to sort; type below it to filter.
 
 def published_page(chapters: Collection[str]) -> str:
     """The published record as a table."""
-    head = ("Family", "Method", "Paper", "Year", "Network", "Data", "Smaller", "Faster", "Baseline", "Compressed", "Difference",
+    head = ("Family", "Method", "Paper", "Year", "Network", "Data", "Smaller", "Faster", "Before", "After", "Change",
             "Notes", "Source")  # fmt: skip
     rows = [
         [r.family, r.method, r.paper, r.year, r.model, r.dataset, r.compression, r.speedup, r.baseline, r.compressed, r.delta,
@@ -255,7 +255,7 @@ def published_page(chapters: Collection[str]) -> str:
     ]  # fmt: skip
     cells = [["" if cell is None else escape(f"{cell:g}" if isinstance(cell, float) else str(cell)) for cell in row] for row in rows]
     text = RECORD.format(chapter=chapter_link("08", chapters))
-    return ":hide-toc:\n\n" + title("The published record") + text + "\n" + table(head, cells, (6, 11, 13, 4, 9, 7, 5, 5, 6, 7, 7, 12, 10), "sortable wide")
+    return ":hide-toc:\n\n" + title("The published record") + text + "\n" + table(head, cells, (8, 10, 11, 5, 9, 7, 6, 6, 6, 6, 6, 11, 9), "sortable wide")
 
 
 # -- reStructuredText ----------------------------------------------------------------------------------------
