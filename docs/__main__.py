@@ -22,7 +22,10 @@ def build(folder: Path, chapters: list[str], packages: list[str]) -> int:
         packages: of the library, to document.
     Returns:
         how many things are wrong; each was printed.
+    Raises:
+        FileExistsError: the folder holds something else than a site.
     """
+    refuse(folder)
     from sphinx.cmd.build import build_main
 
     with tempfile.TemporaryDirectory() as name:
@@ -43,22 +46,35 @@ def replace(folder: Path, made: Path) -> None:
     """Put a finished site in the place of the last one.
 
     Raises:
+        FileExistsError: as `refuse`.
+    """
+    refuse(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(made, folder)
+
+
+def refuse(folder: Path) -> None:
+    """Refuse to replace what is no site.
+
+    Raises:
         FileExistsError: the folder holds something else than a site.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / "searchindex.js").exists():
         raise FileExistsError(f"{folder} holds something that is no site; name an empty folder or a new one")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(made, folder)
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m docs", description="Build the course as a site.")
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "site")
-    parser.add_argument("--chapters", nargs="+", default=list(executed()), metavar="NN")
+    parser.add_argument("--chapters", nargs="+", default=list(executed()), metavar="NN", choices=executed())
     parser.add_argument("--packages", nargs="+", default=list(PACKAGES), metavar="NAME", choices=PACKAGES)
     args = parser.parse_args()
-    if wrong := build(args.folder, args.chapters, args.packages):
+    try:
+        wrong = build(args.folder, args.chapters, args.packages)
+    except FileExistsError as error:
+        parser.error(str(error))
+    if wrong:
         print(f"{wrong} things are wrong; no site was written" if wrong > 1 else "no site was written", file=sys.stderr)
         return 1
     pages = len([*args.folder.rglob("*.html")])

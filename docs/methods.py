@@ -36,6 +36,7 @@ class Method:
         family, name: ``pruning``, ``prune_magnitude``.
         summary: the first line of its docstring.
         source: its paper, or None where the docstring names none.
+        file_source: the paper of the whole file it stands in, or None.
         chapters: numbers of the chapters whose text or code uses it.
         evidence: numbers of the other chapters whose figures, tasks or recorded experiments use it.
         written: exercises in which the learner writes it, or whose hints name it.
@@ -47,6 +48,7 @@ class Method:
     name: str
     summary: str
     source: str | None
+    file_source: str | None
     chapters: tuple[str, ...]
     evidence: tuple[str, ...]
     written: tuple[str, ...]
@@ -73,7 +75,7 @@ def _method(family: str, name: str) -> Method:
     applied = [id for number in chapters for id in _applied(number).get(key, ())]
     written = [id for number in CHAPTERS for id in _written(number, key)]
     return Method(
-        family, name, summary(doc), source(doc), chapters, behind, tuple(written),
+        family, name, summary(doc), source(doc), source(_file_doc(value)), chapters, behind, tuple(written),
         tuple(id for id in dict.fromkeys(applied) if id not in written),
         tuple(path.stem for path in sorted((ROOT / "tests").glob("*.py")) if key in _file_uses(path)),
     )  # fmt: skip
@@ -90,6 +92,11 @@ def public(package: str) -> tuple[str, ...]:
 
 def _value(package: str, name: str) -> Any:
     return getattr(importlib.import_module(f"compresslab.{package}"), name)
+
+
+def _file_doc(value: Any) -> str | None:
+    module = getattr(value, "__module__", None) or ""
+    return inspect.getdoc(importlib.import_module(module)) if module.startswith("compresslab.") else None
 
 
 @cache

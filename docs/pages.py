@@ -160,7 +160,8 @@ def entry(package: str, name: str) -> str:
 
 # -- the methods ---------------------------------------------------------------------------------------------
 
-INTRODUCTION = """Every public name of the families. **Paper** is the ``Source`` in its documentation; **chapters** use
+INTRODUCTION = """Every public name of the families. **Paper** is the ``Source`` in its documentation, or in that of
+its file; **chapters** use
 it in their text or code, those in brackets in their figures, tasks or recorded experiments. In the **exercises** with a
 \N{PENCIL} you write it yourself, or a hint names it; the others stand in the part of a chapter that uses it. **Tests** are files of
 ``tests/`` that use it. The table is read from the code when this page is built, and a dash is a dash: nothing was found.
@@ -190,11 +191,18 @@ def method_row(method: methods.Method, chapters: Collection[str]) -> list[str]:
     tests = [name.removeprefix("test_") for name in method.tests]
     return [
         f":py:obj:`~compresslab.{method.family}.{method.name}`",
-        escape(plain(method.source)) if method.source else "--",
+        paper(method),
         ", ".join(numbers) or "--",
         ", ".join(ids) or "--",
         ", ".join(f"``{name}``" for name in tests) or "--",
     ]
+
+
+def paper(method: methods.Method) -> str:
+    """The paper of a method; or that of its whole file, and said so."""
+    if method.source:
+        return escape(plain(method.source))
+    return f"*its file:* {escape(plain(method.file_source))}" if method.file_source else "--"
 
 
 def chapter_link(number: str, chapters: Collection[str]) -> str:
@@ -255,7 +263,7 @@ def published_page(chapters: Collection[str]) -> str:
     ]  # fmt: skip
     cells = [["" if cell is None else escape(f"{cell:g}" if isinstance(cell, float) else str(cell)) for cell in row] for row in rows]
     text = RECORD.format(chapter=chapter_link("08", chapters))
-    return ":hide-toc:\n\n" + title("The published record") + text + "\n" + table(head, cells, (8, 10, 11, 5, 9, 7, 6, 6, 6, 6, 6, 11, 9), "sortable wide")
+    return ":hide-toc:\n\n" + title("The published record") + text + "\n" + table(head, cells, (8, 10, 10, 5, 9, 8, 6, 6, 6, 6, 6, 11, 9), "sortable wide")
 
 
 # -- reStructuredText ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from compresslab.compare.published import published
 from compresslab.course.chapters import CHAPTERS, load_chapter
 from docs import methods, pages
-from docs.__main__ import replace
+from docs.__main__ import build, replace
 from docs.check import problems
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -77,6 +77,7 @@ def test_rows_say_what_is_known_of_them(table):
     assert "11" in row.chapters and "test_export" in row.tests and row.summary.endswith(".")
     assert table["pruning", "prune_magnitude"].source.startswith("Han et al., NeurIPS 2015")
     assert "01" in table["pruning", "trace_channels"].chapters
+    assert table["deploy", "predict_milliseconds"].source is None and "Roofline" in table["deploy", "predict_milliseconds"].file_source
 
 
 def test_every_method_has_a_test(table):
@@ -103,9 +104,10 @@ def test_names_without_a_test_of_their_own_are_known(table):
 
 
 def test_what_is_missing_is_visible():
-    row = pages.method_row(methods.Method("lowrank", "svd_linear", "", None, (), ("05",), (), (), ()), ["05"])
+    row = pages.method_row(methods.Method("lowrank", "svd_linear", "", None, None, (), ("05",), (), (), ()), ["05"])
     assert row[1:] == ["--", "(:doc:`05 </chapters/05_low_rank_decomposition>`)", "--", "--"]
-    row = pages.method_row(methods.Method("lowrank", "svd_linear", "", "S. *Han*", ("05",), (), ("5.1",), ("6.1",), ("test_a",)), ["05"])
+    row = pages.method_row(methods.Method("lowrank", "svd_linear", "", "S. *Han*", "T. File", ("05",), (), ("5.1",), ("6.1",), ("test_a",)), ["05"])
+    assert pages.paper(methods.Method("lowrank", "svd_linear", "", None, "T. File", *[()] * 5)) == "*its file:* T. File"
     assert row[1] == r"S. \*Han\*" and row[3] == ":ref:`5.1 <exercise-5-1>` ✏, 6.1" and row[4] == "``a``"
 
 
@@ -256,6 +258,8 @@ def test_only_a_site_is_replaced(tmp_path):
     (folder / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="holds something that is no site"):
         replace(folder, made)
+    with pytest.raises(FileExistsError, match="holds something that is no site"):
+        build(folder, ["00"], ["core"])
     assert (folder / "thesis.txt").read_text() == "mine"
     replace(tmp_path / "new", made)
     (made / "more.html").write_text("x")
