@@ -32,6 +32,7 @@ suppress_warnings = ["mystnb.unknown_mime_type", "misc.highlighting_failure"]
 
 default_role = "py:obj"
 autodoc_default_options = {"exclude-members": "set_fit_request, set_predict_request, set_score_request, set_transform_request"}
+autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints = "signature"

@@ -6,7 +6,6 @@ import ast
 import itertools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -30,16 +29,20 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 
 def link_names(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Make inline code in a chapter that names something public a link to its entry, and bold terms one to the glossary."""
-    if not docname.startswith("chapters/"):
+    """Make inline code that names something public a link to its entry, and in chapters bold terms one to the glossary."""
+    folder, _, page = docname.partition("/")
+    if folder == "chapters":
+        number = page[:2]
+        exercises = {item.name for item in methods.load_chapter(number).exercises}  # these mean the learner's own
+        imported = methods.imports(ast.parse(methods.chapter_source(number)))
+        short = {name: dotted for name, dotted in imported.items() if name not in exercises}
+    elif page in methods.PACKAGES:  # a plain word, such as `scale`, is rather an argument
+        short = {name: f"{page}.{name}" for name in methods.public(page) if "_" in name or not name.islower()}
+    else:
         return
-    number = Path(docname).name[:2]
-    exercises = {item.name for item in methods.load_chapter(number).exercises}
-    imported = {short: dotted for short, dotted in methods.imports(ast.parse(methods.chapter_source(number))).items()
-                if short not in exercises}  # fmt: skip
     for node in [*doctree.findall(nodes.literal)]:
-        _link(app, node, docname, "py", _target(node.astext(), imported))
-    for node in [*doctree.findall(nodes.strong)]:
+        _link(app, node, docname, "py", _target(node.astext(), short))
+    for node in [*doctree.findall(nodes.strong)] if folder == "chapters" else ():
         term = " ".join(node.astext().lower().split()).rstrip(".")
         _link(app, node, docname, "std", term)
 

@@ -299,6 +299,11 @@ def test_code_and_terms_in_a_chapter_are_links(built):
     assert 'id="exercise-5-1"' in text and "Show one solution" in text
 
 
+def test_code_in_the_reference_is_linked_across_packages(built):
+    text = (built / "reference" / "lowrank.html").read_text()
+    assert 'href="core.html#compresslab.core.' in text and "Return the extra representation" not in text
+
+
 def test_the_reference_has_formulas_and_papers(built):
     text = (built / "reference" / "lowrank.html").read_text()
     assert 'id="compresslab.lowrank.truncated_svd"' in text and "Eckart" in text and 'class="math' in text
