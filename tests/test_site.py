@@ -1,6 +1,5 @@
 """The site: what its generators read from the code, its glossary, its checker, and two chapters built and looked at."""
 
-import csv
 import importlib.util
 import re
 import shutil
