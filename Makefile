@@ -28,6 +28,10 @@ test: .venv/.ready  ## set up, then test the library and every chapter, solved a
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 	@$(MAKE) --no-print-directory -j2 $(SYNC) test-solved test-untouched
 
+.PHONY: browser
+browser: .venv/.ready  ## run every chapter and move its controls in Chromium; writes tests/BROWSER.md
+	COMPRESSLAB_BROWSER_RECORD=tests/BROWSER.md OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/test_browser.py
+
 test-solved: .venv/.ready
 	COMPRESSLAB_STRICT=1 COMPRESSLAB_HOME=$$(mktemp -d) $(NBVAL) $(NOTEBOOKS:%=solutions/%.ipynb)
 

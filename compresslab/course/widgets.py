@@ -53,7 +53,7 @@ class Slider:
         whole = all(isinstance(number, int) for number in (self.low, self.high, self.step, self.start))
         kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
         return kind(value=self.start, min=self.low, max=self.high, step=self.step, description=self.name,
-                    continuous_update=True, style={"description_width": "initial"})
+                    continuous_update=True, style={"description_width": "initial"}, layout={"width": f"{20 + len(self.name) / 2:g}em"})
 
 
 @dataclass(frozen=True)
@@ -162,4 +162,5 @@ def live(compute: Compute, draw: Draw, *parts: Control, panels: int = 1) -> Any:
     for handle in handles:
         handle.observe(redraw, names="value")
     redraw()
-    return ipywidgets.VBox([ipywidgets.HBox(handles) if len(handles) > 1 else handles[0], screen])
+    row = ipywidgets.HBox(handles, layout={"flex_flow": "row wrap"}) if len(handles) > 1 else handles[0]
+    return ipywidgets.VBox([row, screen])
