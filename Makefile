@@ -30,7 +30,7 @@ test: .venv/.ready  ## set up, then test the library and every chapter, solved a
 
 .PHONY: browser
 browser: .venv/.ready  ## run every chapter and move its controls in Chromium; writes tests/BROWSER.md
-	COMPRESSLAB_BROWSER_RECORD=tests/BROWSER.md OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/test_browser.py
+	COMPRESSLAB_BROWSER_RECORD=tests/BROWSER.md OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/test_browser.py $(ONLY)
 
 test-solved: .venv/.ready
 	COMPRESSLAB_STRICT=1 COMPRESSLAB_HOME=$$(mktemp -d) $(NBVAL) $(NOTEBOOKS:%=solutions/%.ipynb)

@@ -117,11 +117,10 @@ PICTURES = ".jp-RenderedImage img, .jp-RenderedSVG img, .jp-RenderedSVG svg"
 CONTROLS = ".jupyter-widgets .noUi-handle, .jupyter-widgets select, .jupyter-widgets input[type=checkbox]"
 SCREEN = ".jupyter-widgets.widget-output img"
 IDLE = "() => window.notebook.sessionContext.session?.kernel?.status === 'idle'"
-KEY = """control => {  // that moves it by one position and not against its end
-    if (control.type === 'checkbox') return ' ';
-    if (control.tagName === 'SELECT') return control.selectedIndex + 1 < control.options.length ? 'ArrowDown' : 'ArrowUp';
-    return Number(control.ariaValueNow) < Number(control.ariaValueMax) ? 'ArrowRight' : 'ArrowLeft';
-}"""
+NEIGHBOUR = """control => control.tagName !== 'SELECT' ? null :
+    control.selectedIndex + 1 < control.options.length ? control.selectedIndex + 1 : control.selectedIndex - 1"""
+KEY = """control => control.type === 'checkbox' ? 'Space' :  // by one position, and not against its end
+    Number(control.ariaValueNow) < Number(control.ariaValueMax) ? 'ArrowRight' : 'ArrowLeft'"""
 CELLS = """() => window.notebook.content.widgets.map(cell => ({
     kind: cell.model.type, source: cell.model.sharedModel.getSource(),
     count: cell.model.executionCount ?? null, outputs: cell.model.outputs?.toJSON() ?? []}))"""
@@ -141,7 +140,7 @@ class NotebookPage:
     """
 
     def __init__(self, browser: Any, server: str, name: str) -> None:
-        self.page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        self.page = browser.new_page(viewport={"width": 1400, "height": 1600})
         self.page.set_default_timeout(SECONDS * 1000)
         self.page.goto(f"{server}/lab/workspaces/{uuid4().hex}/tree/{name}.ipynb?token={TOKEN}")
         self._wait("""name => {
@@ -253,7 +252,9 @@ class NotebookPage:
         return self.cell(index).locator(".jupyter-widgets .slider-container").evaluate_all("all => all.map(s => s.getBoundingClientRect().width)")
 
     def move(self, index: int, control: int) -> str:
-        """Move one control by one position with the keyboard, and wait until the picture is another one; the control's label.
+        """Move one control by one position, and wait until the picture is another one; the control's label.
+
+        Sliders and boxes are moved with the keyboard; a list is picked from, since JupyterLab takes its arrow keys.
 
         Raises:
             TimeoutError: of Playwright, the picture stayed as it was.
@@ -264,8 +265,12 @@ class NotebookPage:
         picture = drawn.locator(SCREEN)
         picture.wait_for()
         before = picture.get_attribute("src")
-        handle.focus()
-        self.page.keyboard.press(handle.evaluate(KEY))
+        neighbour = handle.evaluate(NEIGHBOUR)
+        if neighbour is None:
+            handle.focus()
+            self.page.keyboard.press(handle.evaluate(KEY))
+        else:
+            handle.select_option(index=neighbour)
         self._wait("([screen, before]) => { const src = document.querySelector(screen)?.src; return src && src !== before; }",
                    [f"{CELL.format(index)} {SCREEN}", before])
         self._wait(IDLE)
