@@ -213,7 +213,7 @@ reveal("9.p1", float(W.numel() / 320 / sequence.work_per_element(by_magnitude, 3
 # %%
 order = W.abs().flatten().argsort()
 
-def elements_at(sparsity):
+def elements_at(sparsity, W=W, order=order):
     """The work of 32 elements after pruning by magnitude."""
     mask = torch.ones(W.numel(), dtype=torch.bool)
     mask[order[:round(sparsity * W.numel())]] = False

@@ -117,10 +117,16 @@ PICTURES = ".jp-RenderedImage img, .jp-RenderedSVG img, .jp-RenderedSVG svg"
 CONTROLS = ".jupyter-widgets .noUi-handle, .jupyter-widgets select, .jupyter-widgets input[type=checkbox]"
 SCREEN = ".jupyter-widgets.widget-output img"
 IDLE = "() => window.notebook.sessionContext.session?.kernel?.status === 'idle'"
-NEIGHBOUR = """control => control.tagName !== 'SELECT' ? null :
-    control.selectedIndex + 1 < control.options.length ? control.selectedIndex + 1 : control.selectedIndex - 1"""
-KEY = """control => control.type === 'checkbox' ? 'Space' :  // by one position, and not against its end
-    Number(control.ariaValueNow) < Number(control.ariaValueMax) ? 'ArrowRight' : 'ArrowLeft'"""
+WAY = """control => {  // there and back: keys, or the numbers of a list's lines
+    if (control.type === 'checkbox') return ['Space', 'Space'];
+    if (control.tagName === 'SELECT') {
+        const here = control.selectedIndex;
+        return [here + 1 < control.options.length ? here + 1 : here - 1, here];
+    }
+    return Number(control.ariaValueNow) < Number(control.ariaValueMax) ? ['ArrowRight', 'ArrowLeft'] : ['ArrowLeft', 'ArrowRight'];
+}"""
+SHOWN = "([screen, before, same]) => { const src = document.querySelector(screen)?.src; return src && (src === before) === same; }"
+POSITIONS = 8  # a tree of six leaves may be the tree of five: a slider is moved until the picture changes
 CELLS = """() => window.notebook.content.widgets.map(cell => ({
     kind: cell.model.type, source: cell.model.sharedModel.getSource(),
     count: cell.model.executionCount ?? null, outputs: cell.model.outputs?.toJSON() ?? []}))"""
@@ -251,30 +257,43 @@ class NotebookPage:
         """The lengths in pixels of the ways that the sliders of a cell can go."""
         return self.cell(index).locator(".jupyter-widgets .slider-container").evaluate_all("all => all.map(s => s.getBoundingClientRect().width)")
 
-    def move(self, index: int, control: int) -> str:
-        """Move one control by one position, and wait until the picture is another one; the control's label.
+    def move_there_and_back(self, index: int, control: int) -> tuple[str, str, str]:
+        """Move one control until the picture is another one, and back: the pictures before, there, and back again.
 
         Sliders and boxes are moved with the keyboard; a list is picked from, since JupyterLab takes its arrow keys.
-
-        Raises:
-            TimeoutError: of Playwright, the picture stayed as it was.
         """
-        drawn = self.cell(index)
-        handle = drawn.locator(CONTROLS).nth(control)
-        label = handle.locator("xpath=ancestor::*[contains(@class, 'jupyter-widgets')][1]").inner_text().split("\n")[0]
-        picture = drawn.locator(SCREEN)
-        picture.wait_for()
-        before = picture.get_attribute("src")
-        neighbour = handle.evaluate(NEIGHBOUR)
-        if neighbour is None:
-            handle.focus()
-            self.page.keyboard.press(handle.evaluate(KEY))
+        handle = self.cell(index).locator(CONTROLS).nth(control)
+        there, back = handle.evaluate(WAY)
+        before, moves = self.picture(index), 0
+        while True:
+            self._move(handle, there)
+            moves += 1
+            last = not str(there).startswith("Arrow") or moves == POSITIONS or handle.evaluate(WAY)[0] != there
+            if self._shown(index, before, same=False, seconds=SECONDS if last else 5) or last:  # one position too many does no harm
+                break
+        pictures = before, self.picture(index)
+        for _ in range(moves):
+            self._move(handle, back)
+        self._shown(index, before, same=True, seconds=SECONDS)
+        return *pictures, self.picture(index)
+
+    def _move(self, handle: Any, step: str | int) -> None:
+        if isinstance(step, int):
+            handle.select_option(index=step)
         else:
-            handle.select_option(index=neighbour)
-        self._wait("([screen, before]) => { const src = document.querySelector(screen)?.src; return src && src !== before; }",
-                   [f"{CELL.format(index)} {SCREEN}", before])
+            handle.press(step)
+        self.page.evaluate("() => window.notebook.sessionContext.session.kernel.requestKernelInfo()")  # it answers in order
         self._wait(IDLE)
-        return label
+
+    def _shown(self, index: int, before: str, same: bool, seconds: float) -> bool:
+        """Wait until the picture is, or is not, the one before; False if it does not come to that."""
+        from playwright.sync_api import TimeoutError as Late
+
+        try:
+            self._wait(SHOWN, [f"{CELL.format(index)} {SCREEN}", before, same], seconds)
+        except Late:
+            return False
+        return True
 
     def picture(self, index: int) -> str:
         """What the controls of a cell show now, as the data of its image."""

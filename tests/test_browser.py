@@ -1,7 +1,8 @@
 """The course as a learner meets it: chapters run, sliders moved and exercises typed in JupyterLab, in Chromium.
 
 The suite runs the first chapter; `make browser` runs them all, one after the other, and writes `tests/BROWSER.md`
-(`make browser ONLY="-k 08"`: one chapter); `COMPRESSLAB_BROWSER_RECORD` is the file of that record. `COMPRESSLAB_SCREENSHOTS` names a folder for the pictures.
+(`make browser ONLY="-k 08"`: one chapter); `COMPRESSLAB_BROWSER_RECORD` is the file of that record.
+`COMPRESSLAB_SCREENSHOTS` names a folder for the pictures.
 """
 
 import json
@@ -81,8 +82,8 @@ def as_markdown(rows):
 
 Made by `make browser`: each untouched notebook is opened in JupyterLab {version("jupyterlab")} in Chromium, on {os.cpu_count()} cores, with
 `COMPRESSLAB_QUICK=1` and `OMP_NUM_THREADS=1`. All its cells are run, none may fail, and its figures are those of the solved
-chapter; each slider, list and box is moved by one position, and its figure has to change. The seconds are those of a machine that
-may have had other work, too.
+chapter; each slider, list and box is moved until its figure changes, and back, and the figure has to come back. The seconds are
+those of a machine that may have had other work, too.
 
 | {" | ".join(columns)} |
 |---|{"---:|" * (len(columns) - 1)}
@@ -137,11 +138,11 @@ def test_an_untouched_chapter_runs_and_its_controls_move(name, open_notebook, ho
         assert notebook.controls(index)
         assert all(pixels > 100 for pixels in notebook.tracks(index))  # a handle that fingers can place
         for control in range(notebook.controls(index)):
-            before = notebook.picture(index)
-            label = notebook.move(index, control)
-            assert notebook.picture(index) != before, label
+            before, there, back = notebook.move_there_and_back(index, control)
+            assert there != before
+            assert back == before, f"cell {index}: a name that its function uses is another one by the end of the notebook"
             moved += 1
-        notebook.output(index).screenshot(path=pictures / f"{index:03}-moved.png")
+        notebook.output(index).screenshot(path=pictures / f"{index:03}-back.png")
 
     chapter = load_chapter(name[:2])
     checked = progress_lines(home)
