@@ -91,8 +91,8 @@ those of a machine that may have had other work, too.
 
 
 def progress_lines(home, kind="check"):
-    """What was recorded; a damaged line is an error."""
-    events = [json.loads(line) for line in (home / "progress.jsonl").read_text(encoding="utf-8").splitlines()]
+    """What was recorded; a damaged line is an error. Two writers at once may leave an empty line between theirs."""
+    events = [json.loads(line) for line in (home / "progress.jsonl").read_text(encoding="utf-8").splitlines() if line]
     return [event for event in events if event["kind"] == kind]
 
 
