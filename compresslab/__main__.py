@@ -21,6 +21,14 @@ def _check(args: argparse.Namespace) -> bool:
     return check_notebook(args.chapter, args.notebook)
 
 
+def _grade(args: argparse.Namespace) -> bool:
+    from compresslab.course.grading import grade
+
+    path = grade(args.folder, out=args.out, jobs=args.jobs, seconds=args.seconds, gigabytes=args.gigabytes)
+    print(f"{path.parent.name}/{path.name}")
+    return True
+
+
 def _progress(args: argparse.Namespace) -> bool:
     from compresslab.course import progress
 
@@ -102,6 +110,12 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("chapter", help="00, 01, ...")
     sub.add_argument("--notebook", type=Path, help="another notebook file of this chapter")
+    sub = command("grade", _grade, "grade a folder of submitted notebooks, or go on where a run stopped")
+    sub.add_argument("folder", type=Path, help="student/NN_name.ipynb, or notebooks side by side")
+    sub.add_argument("--out", type=Path, help="where the results go (default: FOLDER-grades)")
+    sub.add_argument("--jobs", type=int, default=1, help="submissions at a time (default: 1)")
+    sub.add_argument("--seconds", type=float, default=600, help="for one submission (default: 600)")
+    sub.add_argument("--gigabytes", type=float, default=8, help="private memory of one process, on Linux (default: 8)")
     command("progress", _progress, "show what you have done in all chapters")
     sub = command("build", _build, "rebuild solutions/*.ipynb and notebooks/*.ipynb from solutions/*.py")
     sub.add_argument("chapter", nargs="*", help="00, 01, ... (default: all)")

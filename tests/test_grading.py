@@ -1,0 +1,83 @@
+"""`grade`: a class with one right, one wrong and three hostile submissions; limits, resuming, one table."""
+
+import csv
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from toy_chapter import CHAPTER, toy, toy_root  # noqa: F401
+
+from compresslab.__main__ import main
+from compresslab.course import grading
+from compresslab.course.source import read_source
+
+TESTS = Path(__file__).parent
+IN_PLACE = "def prune(values, k):\n    values *= keep_largest(values, k)\n    return values"
+HOSTILE = {
+    "deleter": "import os, shutil\nfor path in os.listdir('.'):\n    os.remove(path)\nshutil.rmtree(os.getcwd())",
+    "eater": "eaten = [bytearray(3_000_000_000)]\nprint(len(eaten))",
+    "looper": "while True:\n    pass",
+}
+
+
+@pytest.fixture
+def submit(toy_root, tmp_path, monkeypatch):
+    """submit(student, code): the solved toy chapter, with one more cell, or with exercise 90.2 replaced."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
+
+    def submit(student, extra="", prune=""):
+        notebook = read_source(toy_root / "solutions" / "90_toy.py", CHAPTER)
+        for cell in notebook.cells:
+            if prune and cell["id"] == "solution-check-90-2":
+                cell.source = prune
+        place = next(i for i, c in enumerate(notebook.cells) if c["id"] == "check-90-1") + 1
+        if extra:
+            notebook.cells.insert(place, nbformat.v4.new_code_cell(extra))
+        path = tmp_path / "class" / student / "90_toy.ipynb"
+        path.parent.mkdir(parents=True)
+        nbformat.write(notebook, path)
+        return path
+
+    return submit
+
+
+def test_a_class_is_graded_and_a_second_run_does_only_what_is_new(submit, tmp_path, capsys, monkeypatch):
+    for student, arguments in {"ada": {}, "bob": {"prune": IN_PLACE}, "deleter": {"extra": HOSTILE["deleter"]}}.items():
+        submit(student, **arguments)
+    (tmp_path / "class" / "broken.ipynb").write_text("not json")
+    before = {path: path.read_bytes() for path in (tmp_path / "class").rglob("*.ipynb")}
+    assert main(["grade", str(tmp_path / "class"), "--jobs", "2"]) == 0
+    assert "1 x 90.2: in place" in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "class-grades" / "grades.csv").read_text().splitlines()))
+    points = {s: sum(int(r["points"] or 0) for r in rows if r["student"] == s) for s in ("ada", "bob", "deleter", "broken")}
+    assert points == {"ada": 8, "bob": 6, "deleter": 8, "broken": 0}
+    (wrong,) = [row for row in rows if row["state"] == "wrong"]
+    assert (wrong["student"], wrong["exercise"], wrong["mistake"]) == ("bob", "90.2", "in place")
+    assert "you changed the values that were given to you" in wrong["diagnosis"]
+    assert {path: path.read_bytes() for path in before} == before
+
+    ran = []
+    monkeypatch.setattr(grading, "run_limited", lambda path, *limits: ran.append(path.parent.name) or
+                        {"chapter": "90", "problem": "", "rows": []})  # fmt: skip
+    (before_bob := tmp_path / "class" / "bob" / "90_toy.ipynb").write_text(before_bob.read_text() + "\n")
+    assert main(["grade", str(tmp_path / "class")]) == 0
+    assert ran == ["bob"]
+
+
+def test_a_submission_that_eats_memory_fails_and_the_rest_counts(submit):
+    result = grading.run_limited(submit("eater", HOSTILE["eater"]), 300, 2.5)
+    assert "MemoryError" in result["problem"] and sum(row["points"] for row in result["rows"]) == 8
+
+
+def test_a_submission_that_loops_is_stopped_with_all_its_processes(submit):
+    import psutil
+
+    result = grading.run_limited(submit("looper", HOSTILE["looper"]), 20, 4)
+    assert result["problem"] == "stopped after 20 seconds" and len(result["rows"]) == 4
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_bad_arguments_are_named(tmp_path, capsys):
+    assert main(["grade", str(tmp_path)]) == 1 and "no .ipynb" in capsys.readouterr().err
+    assert main(["grade", str(tmp_path), "--jobs", "0"]) == 1 and "jobs must be above 0, got 0" in capsys.readouterr().err
