@@ -93,7 +93,7 @@ def course(folder: Path) -> Iterator[str]:
     news.write_text('{"fetchNews": "false"}')  # nobody is asked about news in the corner of the window
     port = free_port()
     command = [sys.executable, "-m", "jupyterlab", f"--port={port}", "--LabApp.expose_app_in_browser=True", *FLAGS]
-    live = {name: "" for name in ("CI", "COMPRESSLAB_STATIC", "COMPRESSLAB_STRICT", "NBGRADER_EXECUTION")}
+    live = dict.fromkeys(("CI", "COMPRESSLAB_STATIC", "COMPRESSLAB_STRICT", "NBGRADER_EXECUTION"), "")
     with serve(folder, command, port, "/lab", folder / "notebooks", COMPRESSLAB_HOME=str(folder / "home"), COMPRESSLAB_QUICK="1",
                OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), **live):
         yield f"http://127.0.0.1:{port}"

@@ -122,7 +122,7 @@ def test_progress(here, capsys):
 
 def test_every_command_has_help(capsys):
     commands = parser()._subparsers._group_actions[0].choices
-    assert {"doctor", "check", "progress", "build", "evidence", "baselines", "compare", "kill-table"} == set(commands)
+    assert {"doctor", "check", "progress", "build", "evidence", "baselines", "compare", "kill-table", "grade"} == set(commands)
     with pytest.raises(SystemExit) as stop:
         main(["frobnicate"])
     assert stop.value.code == 2
