@@ -61,7 +61,7 @@ def test_the_figures_show_what_they_are_given():
     assert [(bar.get_x(), bar.get_width()) for bar in ax.patches] == [(1.5, 0.5)] * 2
     ax = plt.figure().add_subplot()
     figures_limits.moving_points(ax, BatchOnTheRoof(on_the_roof, SHAPES, {32: 1e9, 8: 4e9}, 1e9)(4))
-    assert ax.get_title() == "batch 4" and "of 2 layers wait for bytes" in ax.texts[0].get_text()
+    assert "of 2 layers wait for bytes" in ax.texts[0].get_text()
     plt.close("all")
 
 

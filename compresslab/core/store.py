@@ -25,6 +25,7 @@ from compresslab.core.huffman import huffman_decode, huffman_encode
 from compresslab.core.structure import Tensors, describe, difference, own_tensors, rebuild
 
 VERSION = 1
+_LONGEST = 400  # characters of a message
 _ENTRY_BYTES = 40  # about what the metadata of one Huffman-coded array take
 _INTEGERS = {name: getattr(torch, name) for name in ("bool", "uint8", "int8", "int16", "int32", "int64")}
 _FLOATS = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
@@ -96,8 +97,14 @@ def load(path: str | os.PathLike[str], skeleton: nn.Module | None = None) -> nn.
         model = _from_spec(info["spec"]) if skeleton is None else copy.deepcopy(skeleton)
         model = _assemble(model, info, tensors)
     except Exception as error:  # a file can be wrong in any way; the caller gets one kind of error for all
-        raise CompressedFileError(f"cannot load {path}: {error or type(error).__name__}") from error
+        raise CompressedFileError(f"cannot load {path}: {_in_short(error)}") from error
     return model.eval()
+
+
+def _in_short(error: Exception) -> str:
+    """The first line of what an error says, as much of it as one reads; a file may have put anything there."""
+    lines = str(error).splitlines() or [""]
+    return (lines[0] if len(lines[0]) <= _LONGEST else lines[0][:_LONGEST] + " ...") or type(error).__name__
 
 
 def _assemble(model: nn.Module, info: dict[str, Any], tensors: Tensors) -> nn.Module:

@@ -46,6 +46,7 @@ BLOCKS: dict[str, str] = {
     "ghost": "compresslab.compact.ghost:GhostModule",
 }
 LARGEST = 16_384  # channels, features, kernel sizes and input sides
+DEEPEST = 1_300  # layers: a file that asks for a million would be built for hours
 Shape = tuple[int, ...]
 
 
@@ -94,6 +95,10 @@ def build_model(name: str, /, **arguments: Any) -> nn.Module:
     for argument in arguments:
         if argument not in allowed:
             raise ValueError(f"{name} has no argument {argument!r}; it has {', '.join(allowed)}")
+    for argument in ("depth", "layers"):
+        value = arguments.get(argument, 0)
+        if isinstance(value, int | float) and value > DEEPEST:
+            raise ValueError(f"{name}: {argument} must be at most {DEEPEST}, got {value!r}")
     return network(**arguments)
 
 
