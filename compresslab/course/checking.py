@@ -17,7 +17,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import Any, Literal
@@ -34,6 +34,7 @@ from compresslab.course.exercise import (
     Mistake,
     chapter_number,
 )
+from compresslab.course.guard import OutOfTime, fresh_settings, memory_limit, replaced, time_limit
 from compresslab.course.trial import Call, ToDo, Trial, Wrong, diagnose
 
 State = Literal["to do", "wrong", "passed"]
@@ -102,28 +103,52 @@ def judge(exercise: Exercise, answer: Any, chapter: Chapter | None = None, *, se
         return Verdict(
             "wrong", f"{label}: define a function (or class) of this name, this is {describe(answer)}"
         )
+    if others := replaced():
+        return Verdict(
+            "wrong",
+            f"{label}: {' and '.join(others[:3])} was replaced by something else in this notebook, so nothing can be checked; "
+            "take that line out, restart the kernel and run the cells again",
+        )
     trial = Trial(exercise, answer, seed)
-    with quiet() as printed, references_bound(exercise, answer, chapter):
+    mistake = None
+    with quiet() as printed, references_bound(exercise, answer, chapter), ExitStack() as limits:
+        limits.enter_context(fresh_settings())
+        if not exercise.value:
+            limits.enter_context(memory_limit())
         problem = _problem(trial)
-        if isinstance(problem, str):
+        others = replaced(put_back=True)
+        if isinstance(problem, str) and not others:
             return Verdict("passed", f"{label} passed: {problem}")
         if any(is_stub(call.error, answer) for call in trial.calls):
             return Verdict("to do", f"{label} is still to do.")
-        mistake = diagnose(trial)
+        if others:
+            problem = Wrong(f"your function replaced {' and '.join(others[:3])} for everything that runs after it")
+        else:
+            mistake = _in_time(exercise, lambda: diagnose(trial))
+        message = _in_time(exercise, lambda: _explain(label, trial, problem, mistake, printed.getvalue()))
     return Verdict(
-        "wrong",
-        _explain(label, trial, problem, mistake, printed.getvalue()),
-        mistake,
-        trial.calls[-1] if trial.calls else None,
+        "wrong", message or f"{label}: {problem}", mistake, trial.calls[-1] if trial.calls else None
     )
+
+
+def _in_time(exercise: Exercise, work: Callable[[], Any]) -> Any:
+    """What `work` returns, or None if a learner's function or object never comes to an end in it."""
+    try:
+        with nullcontext() if exercise.value else time_limit():
+            return work()
+    except OutOfTime:
+        return None
 
 
 def _problem(trial: Trial) -> str | Exception:
     """What `verify` says was verified, or what went wrong."""
     try:
-        return trial.exercise.verify(trial)
+        with nullcontext() if trial.exercise.value else time_limit():
+            return trial.exercise.verify(trial)
     except Wrong as wrong:
         return wrong
+    except OutOfTime as slow:  # not in the learner's function, but in what it returned
+        return Wrong(f"the check did not come to an end within {slow}; what does your function return?")
     except Exception as error:  # verify tripped over an answer of an unexpected kind
         got = trial.value if trial.exercise.value else trial.calls[-1].output if trial.calls else None
         problem = Wrong(f"the check cannot use {describe(got)} ({describe(error)})")
@@ -141,7 +166,7 @@ def _explain(label: str, trial: Trial, problem: Exception, mistake: Mistake | No
             message += f"; your function returned {describe(call.output)}"
     elif mistake and trial.exercise.value:
         message += f". You gave {describe(trial.value)}"
-    lines = printed.strip().splitlines()
+    lines = [line[:500] for line in printed.strip().splitlines()]
     if lines:
         message += "\nYour function printed:\n" + "\n".join(lines[-10:])
     return message
@@ -223,19 +248,36 @@ def references_bound(exercise: Exercise, answer: Any, chapter: Chapter | None) -
         names.update(saved)
 
 
+class Tail(io.StringIO):
+    """Text of which only the end is kept, so that a loop that prints does not fill the memory."""
+
+    KEPT = 20_000
+
+    def write(self, text: str) -> int:
+        if self.tell() > 2 * self.KEPT:
+            end = self.getvalue()[-self.KEPT :]
+            self.seek(0)
+            self.truncate()
+            super().write(end)
+        return super().write(text[-self.KEPT :])
+
+    def close(self) -> None:
+        """Stay open: a learner's `sys.stdout.close()` closes nothing of ours."""
+
+
 @contextmanager
 def quiet() -> Iterator[io.StringIO]:
     """Keep everything off the screen, file descriptor 2 included; yields what Python code printed.
 
     nbgrader takes all points of a cell that writes anything to stderr.
     """
-    printed = io.StringIO()
+    printed = Tail()
     sys.stderr.flush()
     descriptor = os.dup(2)
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
-        with redirect_stdout(printed), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        with redirect_stdout(printed), redirect_stderr(Tail()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield printed
     finally:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from compresslab.course.compare import clone, describe, same
 from compresslab.course.exercise import Exercise, Mistake, materialise
+from compresslab.course.guard import OutOfTime, disturbed, settings
 
 Use = Callable[..., Any]
 
@@ -38,15 +39,16 @@ class ToDo(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One use of the learner's function: clean inputs, what came out, and which inputs it changed."""
+    """One use of the learner's function: clean inputs, what came out, and which inputs and settings it changed."""
 
     use: Use
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     output: Any = None
-    error: Exception | None = None
+    error: BaseException | None = None
     changed: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    disturbed: tuple[str, ...] = ()
 
     def describe_input(self) -> str:
         """`weight=tensor([1, 2]), sparsity=0.5`."""
@@ -55,10 +57,28 @@ class Call:
         return ", ".join(positional + [f"{name}={describe(arg)}" for name, arg in self.kwargs.items()])
 
     def answered_like(self, other: Call) -> bool:
-        """Same output or same kind of exception, and the same inputs changed."""
-        if (self.error is None) != (other.error is None) or self.changed != other.changed:
+        """Same output or same kind of exception, and the same inputs and settings changed."""
+        if (self.error is None) != (other.error is None) or (self.changed, self.disturbed) != (
+            other.changed,
+            other.disturbed,
+        ):
             return False
         return same(self.error, other.error) if self.error else same(self.output, other.output)
+
+
+def what_happened(error: BaseException) -> str:
+    """What a learner's function did instead of returning: "raised ValueError: ..."."""
+    if isinstance(error, OutOfTime):
+        return f"did not come to an end within {error}; does one of your loops never stop?"
+    if isinstance(error, SystemExit):
+        return "called exit(), which would end the notebook; use `return`"
+    if isinstance(error, RecursionError):
+        return "calls itself without end (RecursionError)"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in describe(error):
+        return "asked for more memory than a check may use; how large do your arrays become?"
+    if isinstance(error, NameError):
+        return f"raised {describe(error)}; run the cells above again, the imports first"
+    return f"raised {describe(error)}"
 
 
 def plain_use(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -71,13 +91,16 @@ def observe(
 ) -> Call:
     """Use `function` on clones of the inputs, with PyTorch's global seed fixed, and note what happened."""
     given_args, given_kwargs = clone((args, kwargs))
-    output, error = None, None
+    output, error, before = None, None, settings()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
             output = use(function, *given_args, **given_kwargs)
-        except Exception as caught:
+        except KeyboardInterrupt:  # the stop button
+            raise
+        except BaseException as caught:  # exit() and the end of the time are none of `Exception`
             error = caught
+    left = disturbed(before)
     labels = [names[i] if i < len(names) else f"input {i + 1}" for i in range(len(args))]
     changed = [
         label
@@ -89,7 +112,7 @@ def observe(
         for key, before in kwargs.items()
         if not isinstance(before, torch.Generator) and not same(given_kwargs[key], before, rtol=0, atol=0)
     ]
-    return Call(use, args, kwargs, output, error, tuple(changed), names)
+    return Call(use, args, kwargs, output, error, tuple(changed), names, left)
 
 
 class Trial:
@@ -134,8 +157,13 @@ class Trial:
         call = self._observe(use, args, kwargs)
         if call.error is not None:
             if not isinstance(call.error, Wrong):
-                raise Wrong(f"your function raised {describe(call.error)}") from call.error
+                raise Wrong(f"your function {what_happened(call.error)}") from call.error
             raise call.error
+        if call.disturbed:
+            raise Wrong(
+                f"your function changed {' and '.join(call.disturbed)} for everything that runs after it; "
+                "set it back before you return, or use a `with` block"
+            )
         if call.changed and not may_change:
             raise Wrong(f"your function changed its input {' and '.join(call.changed)}; work on a copy")
         return call.output
@@ -147,7 +175,7 @@ class Trial:
             raise Wrong(f"your function must raise {kind.__name__} here")
         if not isinstance(call.error, kind):
             raise Wrong(
-                f"your function raised {describe(call.error)}, but must raise {kind.__name__}"
+                f"your function {what_happened(call.error)}, but must raise {kind.__name__}"
             ) from call.error
         return call.error
 
