@@ -105,6 +105,15 @@ def test_replaced_functions_are_put_back():
     assert torch.round(torch.tensor(0.7)) == 1 and torch.tensor(-1.0).abs() == 1
 
 
+def test_what_a_library_wraps_is_left_alone(monkeypatch):
+    import functools
+
+    wrapped = functools.wraps(torch.manual_seed)(lambda seed: None)
+    monkeypatch.setattr(torch, "manual_seed", wrapped)
+    assert replaced(put_back=True) == [] and torch.manual_seed is wrapped
+    monkeypatch.undo()
+
+
 # -- the limits by themselves -------------------------------------------------------------------------
 
 
@@ -121,15 +130,22 @@ def test_without_pthread_kill_a_loop_is_interrupted_too(monkeypatch):
             pass
 
 
-def test_what_comes_to_an_end_is_left_alone_and_the_handler_is_put_back():
+def test_the_handler_is_put_back_whenever_the_time_ends():
+    """Times just above and below what the work takes: some are interrupted, some on their way out."""
     before = signal.getsignal(signal.SIGINT)
-    for _ in range(100):
-        with time_limit(0.001):
-            try:
-                sum(range(1000))
-            except OutOfTime:
-                pass
+    start = time.perf_counter()
+    sum(number * number for number in range(100_000))
+    once = time.perf_counter() - start
+    for number in range(200):
+        try:
+            with time_limit(once * (0.9 + 0.001 * number)):
+                sum(number * number for number in range(100_000))
+        except OutOfTime:
+            pass
+    with pytest.raises(OutOfTime), time_limit(0.05):
+        time.sleep(30)
     assert signal.getsignal(signal.SIGINT) is before
+    assert "time limit of a check" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_in_another_thread_there_is_no_limit_and_no_error():

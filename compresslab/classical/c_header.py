@@ -216,7 +216,7 @@ def compile_and_predict(header: str, X: NDArray) -> NDArray[np.int64]:
         RuntimeError: there is no C compiler, or it refuses the header; the first complaint is in the message.
     """
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "main.c").write_text(MAIN)
+        Path(folder, "main.c").write_text(MAIN, encoding="utf-8")
         _compile(header, folder, "main.c", "-o", "model", "-lm")
         points = np.ascontiguousarray(X, np.float32).tobytes()
         done = subprocess.run([str(Path(folder, "model"))], input=points, capture_output=True, timeout=60)
@@ -237,7 +237,7 @@ def flash_bytes(header: str) -> dict[str, int]:
     if not shutil.which("size"):
         raise RuntimeError("there is no `size` command on this machine to read an object file with")
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "only.c").write_text('#include "model.h"\n')
+        Path(folder, "only.c").write_text('#include "model.h"\n', encoding="utf-8")
         _compile(header, folder, "-c", "only.c", "-o", "only.o")
         listing = subprocess.run(["size", "-A", str(Path(folder, "only.o"))], capture_output=True, text=True, check=True).stdout
     found = {"constants": 0, "code": 0}
@@ -255,7 +255,7 @@ def _compile(header: str, folder: str, *arguments: str) -> None:
     """Run the compiler in a folder that holds the header as model.h."""
     if (name := compiler()) is None:
         raise RuntimeError("there is no C compiler on this machine (cc, gcc or clang)")
-    Path(folder, "model.h").write_text(header)
+    Path(folder, "model.h").write_text(header, encoding="utf-8")
     command = [name, "-std=c99", "-Os", "-ffp-contract=off", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
     if done.returncode:

@@ -275,7 +275,7 @@ def quiet() -> Iterator[io.StringIO]:
     sys.stderr.flush()
     descriptor = os.dup(2)
     try:
-        with open(os.devnull, "w") as nowhere:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         with redirect_stdout(printed), redirect_stderr(Tail()), warnings.catch_warnings():
             warnings.simplefilter("ignore")

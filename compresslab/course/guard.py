@@ -22,6 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 SECONDS = 60.0
 """What an answer may take in one check; `COMPRESSLAB_CHECK_SECONDS` changes it."""
 
@@ -53,7 +58,7 @@ def time_limit(seconds: float | None = None) -> Iterator[None]:
         return
     if seconds is None:
         seconds = _from_environment("COMPRESSLAB_CHECK_SECONDS", SECONDS)
-    over, left = threading.Event(), threading.Event()
+    over, left, inside = threading.Event(), threading.Event(), False
     tracing = sys.gettrace()
     before, main = signal.getsignal(signal.SIGINT), threading.get_ident()
     count = 0
@@ -63,7 +68,7 @@ def time_limit(seconds: float | None = None) -> Iterator[None]:
         if not over.is_set():  # it was the learner who pressed stop
             if callable(before):
                 before(number, frame)
-        elif not left.is_set():
+        elif inside:
             count += 1
             if count > 1:
                 _raise_at_next_line(frame, OutOfTime(f"{seconds:g} s"))
@@ -83,8 +88,10 @@ def time_limit(seconds: float | None = None) -> Iterator[None]:
     signal.signal(signal.SIGINT, interrupted)
     watcher.start()
     try:
+        inside = True
         yield
     finally:
+        inside = False  # an assignment cannot be interrupted; from here on nothing is
         left.set()
         watcher.join()
         if count > 1:
@@ -114,11 +121,9 @@ def memory_limit(gigabytes: float | None = None) -> Iterator[None]:
         gigabytes: 10^9 bytes of private memory beyond what the process holds now (default: `GIGABYTES`, or the
             environment's `COMPRESSLAB_CHECK_GIGABYTES`).
     """
-    if sys.platform != "linux":
+    if resource is None or sys.platform != "linux":
         yield
         return
-    import resource
-
     import psutil
 
     if gigabytes is None:
@@ -221,8 +226,15 @@ def _functions(place: Any) -> dict[str, Any]:
 ORIGINALS = {where: _functions(place) for where, place in PLACES.items()}
 
 
+def _full_name(value: Any) -> tuple[Any, Any]:
+    return getattr(value, "__module__", None), getattr(value, "__qualname__", value)
+
+
 def replaced(*, put_back: bool = False) -> list[str]:
     """The functions of PyTorch, `math` and Python that are no longer their own: `["torch.round"]`.
+
+    A wrapper with the name and the module of what it wraps is a library's doing (PyTorch's compiler wraps
+    `torch.manual_seed` when it is first imported).
 
     Args:
         put_back: make them their own again.
@@ -231,7 +243,8 @@ def replaced(*, put_back: bool = False) -> list[str]:
     for where, functions in ORIGINALS.items():
         place = PLACES[where]
         for name, original in functions.items():
-            if getattr(place, name, None) is not original:
+            now = getattr(place, name, None)
+            if now is not original and _full_name(now) != _full_name(original):
                 found.append(f"{where}.{name}".lstrip("."))
                 if put_back:
                     setattr(place, name, original)

@@ -92,7 +92,7 @@ def _cpu_flags() -> set[str]:
 def _cpu_field(name: str) -> str:
     if not CPU_INFO.exists():
         return ""
-    for line in CPU_INFO.read_text(errors="replace").splitlines():
+    for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == name:
             return value.strip()

@@ -22,7 +22,7 @@ def high_water_mark() -> int:
     """
     status = Path("/proc/self/status")
     if status.is_file():  # Linux; there `getrusage` may count what the process was before it became this one
-        for line in status.read_text().splitlines():
+        for line in status.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     try:

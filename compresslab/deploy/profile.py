@@ -159,7 +159,7 @@ def profile_onnx(
             raise ValueError(message) from error
         finally:
             written = Path(session.end_profiling())
-        return read_profile(json.loads(written.read_text()), skip=warmup)
+        return read_profile(json.loads(written.read_text(encoding="utf-8")), skip=warmup)
 
 
 def read_profile(events: Sequence[Mapping[str, Any]], skip: int = 0) -> list[LayerTime]:
