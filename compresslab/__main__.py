@@ -139,13 +139,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 0 if all is well, 1 if something is not."""
+    """Run one command; 0 if all is well, 1 if something is not, 130 if it was interrupted."""
     args = parser().parse_args(argv)
     try:
         return 0 if args.run(args) else 1
     except (ValueError, ImportError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

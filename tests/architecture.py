@@ -7,6 +7,8 @@ import ast
 from functools import cache
 from pathlib import Path
 
+from marked import replace_between
+
 ROOT = Path(__file__).resolve().parents[1]
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 BEGIN, END = "<!-- drawn by tests/architecture.py -->", "<!-- end of the drawing -->"
@@ -90,8 +92,7 @@ def drawing() -> str:
 
 def drawn(text: str) -> str:
     """A text with the drawing in it brought up to date."""
-    before, rest = text.split(BEGIN)
-    return before + drawing() + rest.split(END)[1]
+    return replace_between(text, BEGIN, END, drawing())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
-"""nbgrader from end to end on a real chapter: released, solved, submitted, graded; exact points in the gradebook."""
+"""nbgrader from end to end on a real chapter: released, solved, submitted, graded; exact points in the gradebook.
+
+`COMPRESSLAB_CLASSROOM=07` takes another chapter than 00.
+"""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,16 +18,24 @@ from compresslab.course.chapters import load_chapter
 from compresslab.course.source import BEGIN
 
 ROOT = Path(__file__).parents[1]
-CHAPTER = load_chapter("00")
+CHAPTER = load_chapter(os.environ.get("COMPRESSLAB_CLASSROOM", "00"))
 FILE = f"{CHAPTER.name}.ipynb"
-HIDDEN = """### BEGIN HIDDEN TESTS
-import torch
-assert compression_ratio(torch.tensor([8.0, 24.0]), torch.tensor([4.0, 4.0])) == 4
-### END HIDDEN TESTS"""
-POINTS = {f"check-{e.id.replace('.', '-')}": e.points for e in CHAPTER.exercises} | {
+EXERCISES = [f"check-{e.id.replace('.', '-')}" for e in CHAPTER.exercises]
+POINTS = dict(zip(EXERCISES, (e.points for e in CHAPTER.exercises), strict=True)) | {
     f"answer-{q.id.replace('.', '-')}": q.points for q in CHAPTER.questions
 }
-RIGHT = {"check-0-4", "check-0-7", "answer-0-q1"}
+# what the third student submits: every second one solved, the first one wrong, one question wrong, one check edited
+SOLVED = set(list(POINTS)[1::2])
+WRONG, EDITED = EXERCISES[0], EXERCISES[4]
+UNSOLVED_QUESTION = next(q for q in CHAPTER.questions if f"answer-{q.id.replace('.', '-')}" not in SOLVED)
+HIDDEN, WRONG_CODE = "", "def {name}(*arguments, **named):\n    return None"
+if CHAPTER.number == "00":
+    HIDDEN = """### BEGIN HIDDEN TESTS
+import torch
+assert {name}(torch.tensor([8.0, 24.0]), torch.tensor([4.0, 4.0])) == 4
+### END HIDDEN TESTS"""
+    WRONG_CODE = "def {name}(dense_bits, compressed_bits):\n    return compressed_bits.sum() / dense_bits.sum()"
+HIDDEN_POINTS = {"hidden": 1} if HIDDEN else {}
 
 
 def nbgrader(folder, *arguments):
@@ -56,12 +68,14 @@ def course(tmp_path_factory):
     (folder / "home" / "progress.jsonl").write_text('{"kind": "check", "id": "0.1", "state": "wrong"}\n')
     source = nbformat.read(ROOT / "solutions" / FILE, as_version=4)
     solved = {cell["id"]: cell.source for cell in source.cells}
-    place = next(i for i, cell in enumerate(source.cells) if cell["id"] == "check-0-1")
-    hidden = new_code_cell(HIDDEN, id="hidden-0-1")
-    hidden.metadata["nbgrader"] = dict(
-        grade=True, grade_id="hidden-0-1", locked=True, points=1, schema_version=3, solution=False, task=False
-    )
-    source.cells.insert(place + 1, hidden)
+    place = next(i for i, cell in enumerate(source.cells) if cell["id"] == WRONG)
+    name = re.search(r'check\("[\d.]+", (\w+)', solved[WRONG])[1]
+    if HIDDEN:
+        hidden = new_code_cell(HIDDEN.format(name=name), id="hidden")
+        hidden.metadata["nbgrader"] = dict(
+            grade=True, grade_id="hidden", locked=True, points=1, schema_version=3, solution=False, task=False
+        )
+        source.cells.insert(place + 1, hidden)
     (folder / "source" / "ps").mkdir(parents=True)
     nbformat.write(source, folder / "source" / "ps" / FILE)
     nbgrader(folder, "generate_assignment", "ps")
@@ -69,17 +83,16 @@ def course(tmp_path_factory):
     def released():
         return nbformat.read(folder / "release" / "ps" / FILE, as_version=4)
 
-    half = solutions_into(released(), solved, RIGHT)
+    half = solutions_into(released(), solved, SOLVED)
+    question = UNSOLVED_QUESTION.id.replace(".", "-")
     for cell in half.cells:
-        if cell["id"] == "solution-check-0-1":
-            cell.source = (
-                "def compression_ratio(dense_bits, compressed_bits):\n"
-                "    return compressed_bits.sum() / dense_bits.sum()"
-            )
-        if cell["id"] == "solution-answer-0-q2":
-            wrong = next(letter for letter in "abc" if letter != CHAPTER.questions[1].letter)
-            cell.source = f'q2 = "{wrong}"'
-        if cell["id"] == "check-0-5":
+        if cell["id"] == f"solution-{WRONG}":
+            cell.source = WRONG_CODE.format(name=name)
+        if cell["id"] == f"solution-answer-{question}":
+            wrong = next(letter for letter in "abc" if letter != UNSOLVED_QUESTION.letter)
+            cell.source = solved[cell["id"]].replace(f'"{UNSOLVED_QUESTION.letter}"', f'"{wrong}"')
+            assert cell.source != solved[cell["id"]]
+        if cell["id"] == EDITED:
             cell.source = "print('I edited a locked check')"
     everything = {id.removeprefix("solution-") for id in solved if id.startswith("solution-")}
     submissions = {"perfect": solutions_into(released(), solved, everything), "untouched": released(), "half": half}
@@ -101,7 +114,8 @@ def scores(course, student):
 def test_the_release_holds_no_solution_and_its_checks_are_locked(course):
     notebook = nbformat.read(course / "release" / "ps" / FILE, as_version=4)
     text = "\n".join(cell.source for cell in notebook.cells)
-    assert BEGIN not in text and "HIDDEN" not in text and "torch.tensor([8.0, 24.0])" not in text
+    assert BEGIN not in text and "HIDDEN" not in text
+    assert not HIDDEN or "torch.tensor([8.0, 24.0])" not in text
     solved = nbformat.read(ROOT / "solutions" / FILE, as_version=4)
     for cell in solved.cells:
         if BEGIN in cell.source:
@@ -114,11 +128,11 @@ def test_the_release_holds_no_solution_and_its_checks_are_locked(course):
 
 
 def test_every_point_of_three_students(course):
-    hidden = {"hidden-0-1": 1}
-    nothing = dict.fromkeys(POINTS | hidden, 0)
-    assert scores(course, "perfect") == POINTS | hidden
+    everything = POINTS | HIDDEN_POINTS
+    nothing = dict.fromkeys(everything, 0)
+    assert scores(course, "perfect") == everything
     assert scores(course, "untouched") == nothing
-    assert scores(course, "half") == nothing | {name: POINTS[name] for name in RIGHT}
+    assert scores(course, "half") == nothing | {name: POINTS[name] for name in SOLVED}
 
 
 def test_autograded_notebooks_are_quiet_and_restore_the_locked_check(course):
@@ -130,7 +144,9 @@ def test_autograded_notebooks_are_quiet_and_restore_the_locked_check(course):
         assert "application/vnd.jupyter.widget-view+json" not in kinds
         if student == "half":
             cells = {cell["id"]: cell for cell in notebook.cells}
-            assert 'check("0.5", pack_bits)' in cells["check-0-5"].source
+            assert cells[EDITED].source.strip() == next(
+                cell.source.strip() for cell in nbformat.read(ROOT / "solutions" / FILE, as_version=4).cells if cell["id"] == EDITED
+            )
 
 
 def test_the_graders_own_progress_is_left_alone(course):

@@ -1,7 +1,12 @@
 """`grade`: a class with one right, one wrong and three hostile submissions; limits, resuming, one table."""
 
 import csv
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -57,12 +62,78 @@ def test_a_class_is_graded_and_a_second_run_does_only_what_is_new(submit, tmp_pa
     assert "you changed the values that were given to you" in wrong["diagnosis"]
     assert {path: path.read_bytes() for path in before} == before
 
+
+@pytest.fixture
+def graded_before(tmp_path, monkeypatch):
+    """A class of three that was graded; with a function that grades it again and returns whose work was run."""
     ran = []
-    monkeypatch.setattr(grading, "run_limited", lambda path, *limits: ran.append(path.parent.name) or
-                        {"chapter": "90", "problem": "", "rows": []})  # fmt: skip
-    (before_bob := tmp_path / "class" / "bob" / "90_toy.ipynb").write_text(before_bob.read_text() + "\n")
-    assert main(["grade", str(tmp_path / "class")]) == 0
-    assert ran == ["bob"]
+
+    def run_limited(path, *limits):
+        ran.append(path.parent.name)
+        problem = "stopped after 600 seconds" if path.parent.name == "looper" else ""
+        return {"chapter": "90", "problem": problem, "rows": []}
+
+    monkeypatch.setattr(grading, "run_limited", run_limited)
+    folder = tmp_path / "class"
+    for student in ("ada", "bob", "looper"):
+        (folder / student).mkdir(parents=True)
+        (folder / student / "90_toy.ipynb").write_text("{}")
+
+    def again(**limits):
+        ran.clear()
+        grading.grade(folder, **limits)
+        return sorted(ran)
+
+    assert again() == ["ada", "bob", "looper"] and again() == []
+    return again
+
+
+def test_only_what_changed_is_graded_again(graded_before, tmp_path, monkeypatch):
+    (tmp_path / "class" / "bob" / "90_toy.ipynb").write_text("{} ")
+    assert graded_before() == ["bob"] and graded_before() == []
+    assert graded_before(seconds=900) == ["looper"], "under other limits only what met one"
+    assert graded_before(seconds=900) == []
+    monkeypatch.setattr(grading, "__version__", "99.0")
+    assert graded_before(seconds=900) == ["ada", "bob", "looper"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"null", b"[]", b'{"sha256": 1}', b"\xff\xfe", "rows", "row", "half"])
+def test_a_damaged_result_is_graded_again_and_stops_nothing(graded_before, tmp_path, damage):
+    (target,) = (tmp_path / "class-grades").glob("ada*.json")
+    whole = json.loads(target.read_text())
+    if damage == "rows":
+        damage = json.dumps(whole | {"rows": None}).encode()
+    if damage == "row":
+        damage = json.dumps(whole | {"rows": [{"exercise": "90.1"}]}).encode()
+    if damage == "half":
+        damage = target.read_bytes()[: target.stat().st_size // 2]
+    target.write_bytes(damage)
+    assert graded_before() == ["ada"] and json.loads(target.read_text()) == whole
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send to another process")
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGKILL"])
+def test_an_ended_command_leaves_no_process_and_no_half_result(submit, tmp_path, sent):
+    import psutil
+
+    submit("ada")
+    submit("looper", HOSTILE["looper"])
+    code = "import toy_chapter, sys; toy_chapter.register(); from compresslab.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    command = subprocess.Popen(
+        [sys.executable, "-c", code, "grade", str(tmp_path / "class")], stdout=subprocess.PIPE, text=True
+    )
+    assert command.stdout.readline() == "ada/90_toy: 8 points\n"
+    started: list[psutil.Process] = []
+    until = time.monotonic() + 60
+    while len(started) < 2 and time.monotonic() < until:
+        started = psutil.Process(command.pid).children(recursive=True)
+        time.sleep(0.1)
+    assert len(started) >= 2, "the looper has a process and a kernel"
+    command.send_signal(getattr(signal, sent))
+    assert command.wait(60) != 0
+    command.stdout.close()
+    gone, alive = psutil.wait_procs(started, 60)
+    assert not alive and len(list((tmp_path / "class-grades").iterdir())) == 1
 
 
 def test_a_submission_that_eats_memory_fails_and_the_rest_counts(submit):

@@ -2,7 +2,8 @@
 
 FOLDER holds `student/NN_name.ipynb`, or notebooks side by side (then the file's name is the student). A submission
 runs in a copy, in a temporary folder, strictly. Its result is one JSON file, written when it is complete; a
-second run grades only what is new or has changed. The limits stop accidents. They are not a sandbox.
+second run grades only what is new or has changed: another submission, another version of the course, other limits
+where a limit was met, a result that cannot be read. The limits stop accidents. They are not a sandbox.
 """
 
 from __future__ import annotations
@@ -16,17 +17,25 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from compresslab import __version__
 from compresslab.core.files import write_atomic
 from compresslab.course import progress
 from compresslab.course.chapters import load_chapter
 from compresslab.course.classroom import run_notebook, table
 
 COLUMNS = ("student", "chapter", "exercise", "title", "state", "points", "possible", "mistake", "diagnosis", "problem")
+ROW = set(COLUMNS) - {"student", "chapter", "problem"}
+
+
+class Stopped(Exception):
+    """The command was interrupted while a submission ran."""
 
 
 def grade(folder: Path, *, out: Path | None = None, jobs: int = 1, seconds: float = 600, gigabytes: float = 8) -> Path:
@@ -51,24 +60,28 @@ def grade(folder: Path, *, out: Path | None = None, jobs: int = 1, seconds: floa
     if not found:
         raise ValueError(f"there is no .ipynb in {folder.name}/; a submission is student/NN_name.ipynb")
     out.mkdir(parents=True, exist_ok=True)
+    limits = [seconds, gigabytes]
+    stop = threading.Event()
 
     def one(path: Path) -> dict[str, Any]:
         key = str(path.relative_to(folder).with_suffix(""))
         target = out / f"{key.replace(os.sep, '__')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.json"
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if target.exists():
-            old = json.loads(target.read_text(encoding="utf-8"))
-            if old["sha256"] == digest:
-                return old
-        student = key.split(os.sep)[0]
-        result = {"student": student, "sha256": digest, **run_limited(path, seconds, gigabytes)}
+        what = {"student": key.split(os.sep)[0], "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "version": __version__}
+        old = read_result(target)
+        if old and what.items() <= old.items() and (old["limits"] == limits or not old["problem"]):
+            return old
+        result = {**what, "limits": limits, **run_limited(path, seconds, gigabytes, stop)}
         write_atomic(target, json.dumps(result, indent=1, ensure_ascii=False).encode())
         points = sum(row["points"] for row in result["rows"])
         print(f"{key}: {points} points{'; ' + result['problem'] if result['problem'] else ''}", flush=True)
         return result
 
     with ThreadPoolExecutor(jobs) as pool:
-        results = list(pool.map(one, found))
+        try:
+            results = list(pool.map(one, found))
+        except BaseException:
+            stop.set()
+            raise
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
@@ -80,8 +93,22 @@ def grade(folder: Path, *, out: Path | None = None, jobs: int = 1, seconds: floa
     return out / "grades.csv"
 
 
-def run_limited(path: Path, seconds: float, gigabytes: float) -> dict[str, Any]:
-    """Run a copy of one notebook; {"chapter", "problem", "rows"}, whatever the notebook does to its own process."""
+def read_result(path: Path) -> dict[str, Any] | None:
+    """An earlier result, or None where there is none or it is damaged."""
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        whole = {"student", "sha256", "version", "limits", "chapter", "problem"} <= set(old)
+        return old if whole and all(set(row) == ROW for row in old["rows"]) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def run_limited(path: Path, seconds: float, gigabytes: float, stop: threading.Event | None = None) -> dict[str, Any]:
+    """Run a copy of one notebook; {"chapter", "problem", "rows"}, whatever the notebook does to its own process.
+
+    Raises:
+        Stopped: `stop` was set before the notebook had ended.
+    """
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         chapter = load_chapter(notebook["metadata"]["compresslab"]["chapter"])
@@ -94,14 +121,20 @@ def run_limited(path: Path, seconds: float, gigabytes: float) -> dict[str, Any]:
         copy = Path(shutil.copy(path, work))
         environment = {**os.environ, "COMPRESSLAB_HOME": str(home), "TMPDIR": room}
         command = [sys.executable, "-m", "compresslab.course.grading", str(copy), str(gigabytes), f"{room}/result"]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stop, end = stop or threading.Event(), time.monotonic() + seconds
+        # in a session of its own: Ctrl-C ends this command, which ends the submission and keeps no result of it
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
         try:
-            process.wait(seconds)
-            problem = "" if process.returncode == 0 else f"the process ended with {process.returncode}"
-        except subprocess.TimeoutExpired:
-            problem = f"stopped after {seconds:g} seconds"
+            while process.poll() is None and time.monotonic() < end and not stop.wait(0.05):
+                pass
+            code = process.poll()
         finally:
-            kill_tree(process)
+            kill_tree(process.pid)
+            process.wait()
+        if stop.is_set():
+            raise Stopped
+        problem = f"the process ended with {code}" if code else f"stopped after {seconds:g} seconds" if code is None else ""
         try:
             outcome = json.loads(Path(room, "result").read_text(encoding="utf-8"))
             events, failures = outcome["events"], outcome["failures"]
@@ -121,20 +154,19 @@ def run_limited(path: Path, seconds: float, gigabytes: float) -> dict[str, Any]:
         }  # fmt: skip
 
 
-def kill_tree(process: subprocess.Popen) -> None:
+def kill_tree(pid: int) -> None:
     """End a process and everything it started; a kernel is in a session of its own, so the group is not enough."""
     import psutil
 
     try:
-        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        family = [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]
     except psutil.NoSuchProcess:
-        family = []
+        return
     for member in family:
         try:
             member.kill()
         except psutil.NoSuchProcess:
             pass
-    process.wait()
 
 
 def summary(results: list[dict[str, Any]], most: int = 10) -> str:
@@ -146,7 +178,19 @@ def summary(results: list[dict[str, Any]], most: int = 10) -> str:
     return "\n".join([f"{len(results)} submissions, {stopped} with a problem of their own", *lines])
 
 
+def _end_with(parent: int) -> None:
+    """End this process and its kernel when the command that started it is gone, however it went."""
+    import psutil
+
+    try:
+        psutil.Process(parent).wait()
+    except psutil.NoSuchProcess:
+        pass
+    kill_tree(os.getpid())
+
+
 def _main(notebook: str, gigabytes: str, result: str) -> None:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     if sys.platform == "linux":
         import resource
 
