@@ -51,7 +51,7 @@ wheel: .venv/.ready  ## build dist/*.whl and try it in an environment of its own
 notebooks: .venv/.ready  ## rebuild notebooks/ and the executed solutions from solutions/*.py
 	$(BIN)/python -m compresslab build
 
-picture: .venv/.ready  ## draw the README's picture from the evidence of chapter 01
+picture: .venv/.ready  ## draw the README's picture from what chapters 08 and 11 measured
 	$(BIN)/python -m compresslab.course.overview assets/overview.svg
 
 .venv/.bench: .venv/.ready

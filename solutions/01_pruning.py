@@ -902,7 +902,7 @@ for place in (0, 7, 14):
     inside = (weight.grad * weight.detach()).sum((1, 2, 3)).abs().max()
     behind = taylor_importance(*maps[place + 1]).sqrt().max()
     print(f"features.{place:<3} norm of the gradient {weight.grad.norm():.1e}; "
-          f"largest sum of g*w over a filter {inside:.1e}, of g*y behind the batch norm {behind:.1e}")
+          f"largest sum of g*w over a filter {inside:.1e}, of g*y behind batch norm {behind:.1e}")
 
 # %% [markdown]
 # {{question 1.q8}}

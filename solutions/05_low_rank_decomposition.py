@@ -263,7 +263,7 @@ for name, matrix in matrices.items():
     kept = values[name].square().cumsum(0) / values[name].square().sum()
     k90 = int((kept < 0.9).sum()) + 1
     print(f"{name:8} {matrix.shape[0]:4} x {matrix.shape[1]:4}: full rank {min(matrix.shape):3}, break-even {break_even_rank(*matrix.shape):2}, "
-          f"90 % of the energy at rank {k90:2}, which costs {k90 * sum(matrix.shape):6,} of {matrix.numel():,} numbers")
+          f"90 % of the energy at rank {k90:2}: costs {k90 * sum(matrix.shape):6,} of {matrix.numel():,} numbers")
 figures.four_spectra({name: S.tolist() for name, S in values.items()}, {name: tuple(m.shape) for name, m in matrices.items()}, kernel.numel());
 
 # %% [markdown]

@@ -355,7 +355,7 @@ for name, weight in weights.items():
     step = coarsest_step(weight, error)
     levels = torch.round(weight / step).unique() * step
     rivals[name] = (book, levels, step)
-    print(f"{name}: k-means 16 levels, 4 bits, Huffman-coded at least {entropy(indices):.2f}; "
+    print(f"{name}: k-means 16 levels, 4 bits, coded at least {entropy(indices):.2f}; "
           f"uniform {len(levels):2} levels, at least {uniform_rate(weight, step)[0]:.2f} bits, error {uniform_rate(weight, step)[1] / error:.1%} of k-means'")
 figures.level_sets(weights["fc1"], {"k-means": rivals["fc1"][0].tolist(), "uniform": rivals["fc1"][1].tolist()})
 reveal("7.p2", len(rivals["fc1"][1]));

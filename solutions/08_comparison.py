@@ -9,6 +9,7 @@
 import copy
 import math
 import statistics
+import textwrap
 from statistics import NormalDist
 
 import matplotlib.pyplot as plt
@@ -94,7 +95,7 @@ figures.published_record(printed)
 print(f"{len(printed)} rows, {len({row['source'] for row in printed})} sources, {min(row['year'] for row in printed)} to {max(row['year'] for row in printed)}")
 for row in printed:
     if row["core"] and row["model"].startswith(("AlexNet", "VGG-16", "ResNet-50", "resnet56")):
-        print(f"{row['family']:12} {record.describe(row)}  [{row['source']}]")
+        print(textwrap.fill(f"{row['family']:12} {record.describe(row)}  [{row['source']}]", 115, subsequent_indent=" " * 13))
 
 # %% [markdown]
 # Hollow symbols state operations only, a (5) marks a change of **top-5** accuracy (the right class is among the five likeliest).
@@ -160,7 +161,7 @@ print(f"\n{sum(map(bool, broken))} of {len(rows)} rows")
 # %%
 for row in printed:
     if row["method"].startswith("TTQ") and row["model"].startswith("AlexNet"):
-        print(f"{record.describe(row)}\n    ({row['notes']})")
+        print(textwrap.fill(f"{record.describe(row)} ({row['notes']})", 115, subsequent_indent="    "))
 
 # %% [markdown]
 # {{question 8.q1}}
@@ -367,7 +368,7 @@ reveal("8.p2", len(band));
 
 # %%
 look = FrontLook(table, pareto_front, possible_front)
-widgets.controls(look, draw_front, *look.controls(), panels=2,
+widgets.controls(look, draw_front, *look.controls(), panels=2, height=3.6,
                  static=[("resnet8", "bytes", "all", "all"), ("resnet8", "MACs", "all", "all"), ("lenet300", "bytes", "pruning", "all")])
 
 # %% [markdown]
@@ -543,8 +544,8 @@ changed_answers = check("8.6", changed_answers)
 # %%
 changes = {name: changed_answers(answers["dense"], answers[name], labels) for name in relatives if name != "dense"}
 for name, found in changes.items():
-    print(f"{name:20} changed {found['changed']:6.2%}: broken {found['broken']:6.2%}, mended {found['mended']:6.2%}, between wrong classes "
-          f"{found['changed'] - found['broken'] - found['mended']:6.2%}; worst class {found['worst']}, {100 * found['by_class'][found['worst']]:+.2f} points")
+    print(f"{name:20} changed {found['changed']:6.2%}: broken {found['broken']:6.2%}, mended {found['mended']:6.2%}, wrong twice "
+          f"{found['changed'] - found['broken'] - found['mended']:6.2%}; worst class {found['worst']} ({100 * found['by_class'][found['worst']]:+.2f})")
 drawn.classes({name: found["by_class"] for name, found in changes.items()})
 reveal("8.p3", round(10_000 * changes["80 % pruned, tuned"]["changed"]));
 

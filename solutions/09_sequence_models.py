@@ -944,7 +944,7 @@ for name, model in {"GPT": gpt, "GPT, 4 bits": four_bits, "LSTM": lstm}.items():
     begin = time.perf_counter()
     sequence.generate(runs, prompt, 60)
     measured = 60 / (time.perf_counter() - begin)
-    print(f"{name:11} reads {step.bytes:9,} bytes per character, {step.intensity:4.2f} multiply-accumulates per byte; "
+    print(f"{name:11} reads {step.bytes:9,} bytes per character, {step.intensity:4.2f} MACs per byte; "
           f"limit {step.tokens_per_second(bandwidth):8,.0f} per second, measured {measured:5,.0f}")
 
 # %% [markdown]
@@ -1164,7 +1164,7 @@ figures_decoding.per_call(rows, sequence.tokens_per_call)
 for row in rows:
     if row["k"] == 4:
         print(f"{row['draft']:12} stays {row['acceptance']:.3f}, {row['tokens_per_call']:.2f} characters per call, reads {row['draft_bytes']:9,} bytes per step: "
-              f"{figures_decoding.fewer_bytes(row):.2f} times fewer bytes per character")
+              f"{figures_decoding.fewer_bytes(row):.2f} times fewer bytes")
 
 # %% [markdown]
 # {{question 9.q6}}
@@ -1344,7 +1344,7 @@ q7 = answer("9.q7", q7)
 student_rows = figures_structure.rows_of(evidence, "distillation")
 figures_structure.students(student_rows)
 for row in student_rows:
-    print(f"{figures_structure.KINDS[row['kind']][0]:24} {row['bits']:.3f} bits on real text; its own text costs the teacher {row['said']:.2f}: ...{row['example'][32:80]!r}")
+    print(f"{figures_structure.KINDS[row['kind']][0]:24} {row['bits']:.3f} bits; its own text costs the teacher {row['said']:.2f}: ...{row['example'][32:60]!r}")
 
 # %% [markdown]
 # *Lower is better on both axes, but they measure different things: forward students know the text better, reverse ones write what the teacher believes.* Where you need probabilities (drafts for section 7, coding a text) the forward direction is

@@ -646,8 +646,8 @@ rows = evidence["neighbours"]
 baseline = rows[0]
 for row in rows:
     met = baseline["bytes"] >= 20 * row["bytes"] and row["high"] <= 0.01
-    print(f"{row['name']:20} {row['bytes']:8,} bytes, {baseline['bytes'] / row['bytes']:6.1f} x smaller, {row['accuracy']:.2%} right, loses {100 * row['loss']:+.2f} points "
-          f"[{100 * row['low']:+.2f}, {100 * row['high']:+.2f}]{'  <- 20 x, at most 1 point' if met else ''}")
+    print(f"{row['name']:20} {row['bytes']:8,} bytes, {baseline['bytes'] / row['bytes']:6.1f} x smaller, {row['accuracy']:.2%} right, loses {100 * row['loss']:+.2f} "
+          f"[{100 * row['low']:+.2f}, {100 * row['high']:+.2f}]{'  <- 20 x, <= 1 point' if met else ''}")
 figures_small.bytes_and_loss(rows)
 good = [row for row in rows[1:] if row["high"] <= 0.01 and row["name"].startswith("ProtoNN")]
 reveal("10.p4", max(baseline["bytes"] / row["bytes"] for row in good) if good else baseline["bytes"] / rows[-1]["bytes"]);

@@ -261,6 +261,7 @@ q1 = answer("11.q1", q1)
 
 # %%
 import tempfile
+import textwrap
 from pathlib import Path
 
 from compresslab.course.chapter11 import figures_engine
@@ -519,8 +520,8 @@ int8_path = folder / "resnet8_int8.onnx"
 integers = deploy.export_int8(net, int8_path, (3, 32, 32), calibration)
 int8_engine = deploy.OnnxModel(int8_path)
 
-print("in the file:  ", dict(deploy.operations(int8_path)))
-print("in the engine:", dict(deploy.optimized_operations(int8_path)))
+for place, found in {"in the file": deploy.operations(int8_path), "in the engine": deploy.optimized_operations(int8_path)}.items():
+    print(textwrap.fill(f"{place}: " + ", ".join(f"{number} {name}" for name, number in found.items()), 110, subsequent_indent="    "))
 print(f"{int8_path.stat().st_size:,} bytes; as floats {float_path.stat().st_size:,}")
 
 # %% [markdown]
@@ -1374,8 +1375,8 @@ resnet_row = next(row for row in record["rows"] if (row["network"], row["form"],
 reveal("11.p6", resnet_row["peak_bytes"] / 1e6)
 print(f"{record['machine']['cpu']}, {record['threads']} thread; the median of {record['processes']} processes:")
 for row in record["rows"]:
-    print(f"{row['network']:8} {row['form']:20} batch {row['batch']:2}: file {row['file_bytes']:9,} bytes, process {row['peak_bytes'] / 1e6:6.1f} MB, "
-          f"of this {row['started_bytes'] / 1e6:6.1f} before the file was opened, {(row['peak_bytes'] - row['loaded_bytes']) / 1e6:5.1f} added by running")
+    print(f"{row['network']:8} {row['form']:20} batch {row['batch']:2}: file {row['file_bytes']:9,} bytes, process {row['peak_bytes'] / 1e6:5.1f} MB: "
+          f"{row['started_bytes'] / 1e6:5.1f} before loading, {(row['peak_bytes'] - row['loaded_bytes']) / 1e6:5.1f} by running")
 figures_memory.marks(record["rows"]);
 mine = deploy.peak_memory(float_path, (3, 32, 32))
 print(f"\nresnet8 in a fresh process on your machine: {mine.peak_bytes / 1e6:.1f} MB, {mine.started_bytes / 1e6:.1f} of them before the file was opened")

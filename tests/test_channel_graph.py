@@ -509,5 +509,5 @@ def test_tracing_leaves_the_network_as_it_was():
 def test_printing():
     text = str(trace_channels(nn.Sequential(conv(3, 8), nn.BatchNorm2d(8), conv(8, 2)), IMAGE))
     assert text == (
-        "group 0: 8 units | written by 0 | normalized by 1 | read by 2\nwhole: 2 (output of the network)"
+        "group 0: 8 units | written by 0 | normalized by 1\n    read by 2\nwhole: 2 (output of the network)"
     )

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 NUMBERS = sorted(CHAPTERS)
 PRIVATE = re.compile(r"(?<![\w.~])/(home|root|work|tmp|Users|mnt|var|opt)/|[A-Z]:\\\\|\.venv|site-packages")
 LARGEST = 1_500_000
+WIDEST = 120  # characters that a notebook shows on a laptop without wrapping
 
 pytestmark = pytest.mark.parametrize("number", NUMBERS)
 
@@ -128,6 +129,14 @@ def test_solved_notebooks_ran_to_the_end_and_wrote_nothing_to_stderr(number):
         if cell.cell_type == "code" and cell.source.strip():
             counts.append(cell.execution_count)
     assert counts == list(range(1, len(counts) + 1))
+
+
+def test_no_printed_table_is_wider_than_a_page(number):
+    for cell in shipped(number, "solutions").cells:
+        for output in cell.get("outputs", ()):
+            lines = [line for line in output.get("text", "").splitlines() if not line.startswith("✓")]
+            wide = [line for line in lines if len(line) > WIDEST]
+            assert len(wide) < 2, f"{cell['id']}: columns fall apart where lines of {len(wide[0])} characters wrap"
 
 
 def strings(value):

@@ -104,7 +104,7 @@ def slider(
 
 
 def controls(
-    compute: Compute, draw: Draw, *parts: Control, static: Sequence[Sequence[Any]], panels: int = 1
+    compute: Compute, draw: Draw, *parts: Control, static: Sequence[Sequence[Any]], panels: int = 1, height: float = 2.8
 ) -> None:
     """Show the static figure and, in a live notebook, the controls above it.
 
@@ -113,19 +113,19 @@ def controls(
         draw: `draw(axes, data)` draws on one Axes, or on a list of them if `panels` > 1.
         parts: a `Slider` or `Switch` for each argument of `compute`, in their order.
         static: the settings of the static figure: one value for each part, one row (or column) of panels each.
-        panels: Axes per setting, side by side.
+        panels: Axes per setting, side by side. height: of one, in inches.
     """
     from IPython.display import display
 
     if not mode.static():
-        display(live(compute, draw, *parts, panels=panels))
-    figure = static_figure(compute, draw, *parts, settings=static, panels=panels)
+        display(live(compute, draw, *parts, panels=panels, height=height))
+    figure = static_figure(compute, draw, *parts, settings=static, panels=panels, height=height)
     display(figure)
     plt.close(figure)
 
 
 def static_figure(
-    compute: Compute, draw: Draw, *parts: Control, settings: Sequence[Sequence[Any]], panels: int = 1
+    compute: Compute, draw: Draw, *parts: Control, settings: Sequence[Sequence[Any]], panels: int = 1, height: float = 2.8
 ) -> Figure:
     """The figure that stands in for the controls: one group of panels for each setting.
 
@@ -133,7 +133,7 @@ def static_figure(
         ValueError: a setting has not one value for each part.
     """
     rows, columns = (1, len(settings)) if panels == 1 else (len(settings), panels)
-    figure, grid = plt.subplots(rows, columns, figsize=(3.3 * columns, 2.7 * rows), squeeze=False)
+    figure, grid = plt.subplots(rows, columns, figsize=(3.3 * columns, height * rows), squeeze=False)
     for index, values in enumerate(settings):
         axes = [grid[0][index]] if panels == 1 else list(grid[index])
         said = ", ".join(part.say(value) for part, value in zip(parts, values, strict=True))
@@ -143,7 +143,7 @@ def static_figure(
     return figure
 
 
-def live(compute: Compute, draw: Draw, *parts: Control, panels: int = 1) -> Any:
+def live(compute: Compute, draw: Draw, *parts: Control, panels: int = 1, height: float = 2.8) -> Any:
     """The controls themselves: an ipywidgets box that redraws whenever one of them moves."""
     import ipywidgets
     from IPython.display import display
@@ -152,7 +152,7 @@ def live(compute: Compute, draw: Draw, *parts: Control, panels: int = 1) -> Any:
     screen = ipywidgets.Output()
 
     def redraw(change: dict[str, Any] | None = None) -> None:
-        figure, grid = plt.subplots(1, panels, figsize=(3.6 * panels, 2.9), squeeze=False)
+        figure, grid = plt.subplots(1, panels, figsize=(3.6 * panels, height), squeeze=False)
         draw(grid[0][0] if panels == 1 else list(grid[0]), compute(*(handle.value for handle in handles)))
         with screen:
             screen.clear_output(wait=True)

@@ -13,7 +13,8 @@ finds out what hangs together; ``channels`` does the removing.
     ...         x = self.stem(x).relu()
     ...         return self.head(x + self.branch(x)).mean((2, 3))
     >>> print(trace_channels(Residual(), torch.zeros(1, 3, 4, 4)))
-    group 0: 8 units | written by stem, branch | read by branch, head
+    group 0: 8 units | written by stem, branch
+        read by branch, head
     whole: head (output of the network)
 """
 
@@ -52,7 +53,7 @@ class ChannelGroup:
     def __str__(self) -> str:
         norms = f" | normalized by {', '.join(self.norms)}" if self.norms else ""
         readers = ", ".join(self.consumers) or "nobody"
-        return f"{len(self)} units | written by {', '.join(self.producers)}{norms} | read by {readers}"
+        return f"{len(self)} units | written by {', '.join(self.producers)}{norms}\n    read by {readers}"
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def missing_blocks(results: Mapping[str, Mapping[int, Sequence[float]]]) -> Axes
         ax.errorbar([k + shift for k in left], means, yerr=[low, high], color=color, marker=marker, capsize=3, label=name)
     ax.set(xlabel="blocks left of those that were trained", ylabel="accuracy (%)", xticks=left)
     ax.invert_xaxis()
-    ax.legend()
+    ax.legend(loc="lower left")
     return ax
 
 

@@ -50,6 +50,7 @@ def deep_compression(rows: Iterable[Mapping[str, Any]]) -> Figure:
         ax.margins(0.12)
         low, high = ax.get_xlim()
         ticks = [tick for tick in (10e3, 30e3, 100e3, 300e3, 1e6, 3e6) if low <= tick <= high]
+        ticks = ticks if len(ticks) < 5 else ticks[::2]
         ax.set_xticks(ticks, [f"{tick / 1000:,.0f}" for tick in ticks])
         ax.minorticks_off()
     grid[0][0].set_ylabel("accuracy (%)")

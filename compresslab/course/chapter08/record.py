@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -81,7 +82,8 @@ def audit_report(rows: Sequence[Row], broken: Sequence[Iterable[str]]) -> str:
     lines = []
     for row, rules in zip(rows, broken):
         if rules:
-            lines += [f"{' and '.join(sorted(rules)):>10}: {describe(row)}", f"{'':12}({row['notes'] or row['paper']}; source: {row['source']})"]
+            why = f"({row['notes'] or row['paper']}; source: {row['source']})"
+            lines += [f"{' and '.join(sorted(rules)):>10}: {describe(row)}", textwrap.fill(why, 115, initial_indent=" " * 12, subsequent_indent=" " * 12)]
     return "\n".join(lines) or "nothing found"
 
 

@@ -124,6 +124,6 @@ def _draw_band(ax: Any, data: Front) -> None:
         y = 100 * line["accuracy"]
         ax.errorbar(y, place, xerr=[[y - 100 * line["low"]], [100 * line["high"] - y]], **{**look, "linestyle": "none"},
                     fillstyle="full" if i in data.front else "none")
-    ax.set_yticks(range(len(band)), [f"{data.lines[i]['method']} {data.lines[i]['setting']}" for i in band], fontsize=7 if len(band) <= 14 else 5)
+    ax.set_yticks(range(len(band)), [f"{data.lines[i]['method']} {data.lines[i]['setting']}" for i in band], fontsize=7)
     ax.set(xlabel="accuracy (%)")
     ax.set_title(f"{len(band)} of {len(data.lines)} may be on the front;\nfilled: {len(data.front)} dots are", fontsize=9)

@@ -32,16 +32,15 @@ def products(batches: Sequence[int], seconds: Sequence[float]) -> Figure:
 
 
 def step_bytes(ax: Axes, data: Mapping[str, Any]) -> None:
-    """For the slider: what one step reads, weights and caches, in two number formats; the speed in words beside it."""
+    """For the slider: what one step reads, weights and caches, in two number formats, and the speed of each."""
     names = list(data["formats"])
     for place, name in enumerate(names):
-        weights, caches, speed = data["formats"][name]
+        weights, caches, _ = data["formats"][name]
         ax.barh(place, weights / 1e9, color=BLUE, edgecolor="black", label="weights" if place == 0 else None)
         ax.barh(place, caches / 1e9, left=weights / 1e9, color=ORANGE, edgecolor="black", hatch="//", label="caches" if place == 0 else None)
-        ax.text(0.02, place + 0.44, f"{speed:,.0f} tokens/s", fontsize=8, va="bottom", transform=ax.get_yaxis_transform())
-    ax.set_yticks(range(len(names)), names)
-    ax.set(ylim=(-0.6, len(names) + 0.35), xlim=(0, 1.05 * max(w + c for w, c, _ in data["formats"].values()) / 1e9),
-           xlabel="read per step (GB)", title=f"texts at a time: {data['texts']}")
+    ax.set_yticks(range(len(names)), [f"{name}\n{data['formats'][name][2]:,.0f} tokens/s" for name in names])
+    ax.set(ylim=(-0.6, len(names) + 0.1), xlim=(0, 1.05 * max(w + c for w, c, _ in data["formats"].values()) / 1e9),
+           xlabel="read per step (GB)")
     ax.legend(fontsize=7, loc="upper right", ncols=2)
 
 
