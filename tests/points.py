@@ -13,14 +13,14 @@ EXERCISES = {exercise.id: exercise for chapter in CHAPTERS for exercise in chapt
 
 
 def table() -> str:
-    """One row a chapter: points, minutes of the core track and of all, and the points of each exercise."""
+    """One row a chapter: points of the exercises and of the questions, minutes of the core track and of all, and the points of each exercise."""
     rows = ["| chapter | points | minutes, core | minutes, all | points of each exercise |", "|---|---|---|---|---|"]
     for chapter in CHAPTERS:
         marks = {e.id: "*" * (e.track == "stretch") + "w" * e.workshop for e in chapter.exercises}
         each = ", ".join(f"{e.id}{marks[e.id]}: {e.points}" for e in chapter.exercises)
         core = sum(e.minutes for e in chapter.exercises if e.track == "core")
         rows.append(
-            f"| {chapter.number} | {sum(e.points for e in chapter.exercises)} | {core} "
+            f"| {chapter.number} | {sum(e.points for e in chapter.exercises)} + {sum(q.points for q in chapter.questions)} | {core} "
             f"| {sum(e.minutes for e in chapter.exercises)} | {each} |"
         )
     return "\n".join([BEGIN, "", *rows, "", END])
