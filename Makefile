@@ -6,7 +6,8 @@ PIP_FLAGS ?=
 NOTEBOOKS ?= *
 BIN := .venv/bin
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
-NBVAL := COMPRESSLAB_STATIC=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider
+# a warning that a notebook's own code causes is an error
+NBVAL := PYTHONWARNINGS=error:::__main__ COMPRESSLAB_STATIC=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider
 
 .PHONY: help lab test test-solved test-untouched test-changed lint wheel notebooks picture bench site
 .DEFAULT_GOAL := help

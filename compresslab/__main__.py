@@ -124,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--stubs-only", action="store_true", help="do not execute the solutions")
     sub.add_argument(
-        "--workshop", action="store_true", help="write workshop/: only the workshop's exercises are open"
+        "--workshop", action="store_true", help="write workshop/: only the workshop's exercises and the design tasks are open"
     )
     sub = command("evidence", _evidence, "recompute the shipped evidence of one chapter")
     sub.add_argument("chapter")

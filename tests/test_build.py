@@ -148,6 +148,7 @@ def test_workshop_leaves_other_cells_solved(solved):
     learner = learner_notebook(solved, CHAPTER, workshop_only=True)
     assert "NotImplementedError" in cell(learner, "solution-check-90-1").source
     assert "BEGIN SOLUTION" in cell(learner, "solution-check-90-2").source
+    assert cell(learner, "solution-check-90-3").source == "# YOUR ANSWER HERE\nratio = ...", "a design task stays open"
 
 
 @pytest.mark.parametrize(

@@ -316,3 +316,12 @@ def test_chapter_refuses_strangers_and_doubles():
 def test_mistake_is_frozen():
     with pytest.raises(AttributeError):
         Mistake("a", None, "b").name = "c"
+
+
+def test_a_wrong_value_of_short_trainings_says_that_they_were_short(toy, monkeypatch):
+    monkeypatch.setenv("COMPRESSLAB_QUICK", "1")
+    with pytest.raises(Wrong, match="COMPRESSLAB_QUICK is set"):
+        check("90.3", 5.0)
+    with pytest.raises(Wrong) as wrong:
+        check("90.1", lambda values, k: values)
+    assert "COMPRESSLAB_QUICK" not in str(wrong.value)

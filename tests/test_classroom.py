@@ -24,8 +24,9 @@ EXERCISES = [f"check-{e.id.replace('.', '-')}" for e in CHAPTER.exercises]
 POINTS = dict(zip(EXERCISES, (e.points for e in CHAPTER.exercises), strict=True)) | {
     f"answer-{q.id.replace('.', '-')}": q.points for q in CHAPTER.questions
 }
-# what the third student submits: every second one solved, the first one wrong, one question wrong, one check edited
-SOLVED = set(list(POINTS)[1::2])
+# what the third student submits: every second one solved (not the design task at the end, which may use the others),
+# the first one wrong, one question wrong, one check edited
+SOLVED = set(list(POINTS)[1::2]) - {EXERCISES[-1]}
 WRONG, EDITED = EXERCISES[0], EXERCISES[4]
 UNSOLVED_QUESTION = next(q for q in CHAPTER.questions if f"answer-{q.id.replace('.', '-')}" not in SOLVED)
 HIDDEN, WRONG_CODE = "", "def {name}(*arguments, **named):\n    return None"

@@ -43,7 +43,7 @@ def build(
         root: the folder with `solutions/` and `notebooks/`.
         execute: run the solved notebook, strict; a cell that fails stops the build.
         force: overwrite a learner's notebook that was edited (a backup is kept).
-        workshop: build `workshop/NN_name.ipynb` instead, where only workshop exercises are open.
+        workshop: build `workshop/NN_name.ipynb` instead, where only workshop exercises and design tasks are open.
         ask: how to ask whether an edited notebook may go (default: the terminal, if there is one).
     Returns:
         the files written.
@@ -70,12 +70,14 @@ def learner_notebook(solved: NotebookNode, chapter: Chapter, *, workshop_only: b
     """The same notebook with stubs instead of solutions, and its own digest in its metadata."""
     from compresslab.course.clearing import ClearCourseSolutions
 
+    # a design task is nobody's to solve but the learner's, and COMPRESSLAB_QUICK makes its trainings too short
+    design_tasks = {f"solution-check-{exercise.id.replace('.', '-')}" for exercise in chapter.exercises if exercise.value}
     notebook = copy.deepcopy(solved)
     clear = ClearCourseSolutions()
     for index, cell in enumerate(notebook.cells):
         if BEGIN not in cell.source:
             continue
-        if workshop_only and "workshop" not in cell.metadata.get("tags", ()):
+        if workshop_only and "workshop" not in cell.metadata.get("tags", ()) and cell.metadata.nbgrader.grade_id not in design_tasks:
             continue
         clear.preprocess_cell(cell, {"language": "python"}, index)
     notebook.metadata["compresslab"]["digest"] = digest(notebook)

@@ -37,6 +37,7 @@ from compresslab.course.exercise import (
 from compresslab.course.guard import OutOfTime, fresh_settings, memory_limit, replaced, time_limit
 from compresslab.course.trial import Call, ToDo, Trial, Wrong, diagnose
 
+TRAINED_SHORTLY = "\nCOMPRESSLAB_QUICK is set, so the trainings of this notebook were short: start Jupyter without it for this task"
 State = Literal["to do", "wrong", "passed"]
 
 last_failure: dict[str, Call] = {}
@@ -78,7 +79,7 @@ def check(id: str, answer: Any) -> Any:
     if verdict.state == "wrong":
         if verdict.call is not None:
             last_failure[id] = verdict.call
-        raise Wrong(verdict.message)
+        raise Wrong(verdict.message + (TRAINED_SHORTLY if exercise.value and mode.quick() else ""))
     last_failure.pop(id, None)
     if verdict.state == "passed":
         print(f"\N{CHECK MARK} {verdict.message}")
