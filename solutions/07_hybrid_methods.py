@@ -92,6 +92,7 @@ from compresslab.hybrid.deep_compression import deep_compression_steps
 
 steps = deep_compression_steps(few, sparsity=0.9, bits=4, prune_epochs=2 if quick() else 6, tune_epochs=1)
 compressed, rows = pipeline(lenet, steps, judges, repeats=0, entropy=True)
+plots.flow(plt.subplots(figsize=(9.4, 1.4))[1], [(row.name, "") for row in rows[1:]], [f"{row.file_bytes / 1000:,.0f} kB" for row in rows])
 print(format_rows(rows))
 reveal("7.p1", dense_bytes / rows[-1].file_bytes);
 

@@ -513,6 +513,11 @@ q2 = answer("11.q2", q2)
 # integer kernel in its place:
 
 # %%
+figure, (in_file, in_engine) = plt.subplots(2, 1, figsize=(8.4, 2.5))
+plots.flow(in_file, [("Dequantize\nLinear", "#D55E00"), ("Conv", ""), ("Quantize\nLinear", "#D55E00")], ["uint8", "float", "float", "uint8"], "in the file")
+plots.flow(in_engine, [("QLinearConv", "#D55E00")], ["uint8", "uint8"], "in the engine");
+
+# %%
 from compresslab.course.chapter11 import figures_integer
 
 calibration = list(digits.train.x(slice(256)).split(64))

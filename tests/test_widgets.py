@@ -150,6 +150,10 @@ def test_tensor_drawing_hatches_zeros_only():
 
 
 def test_block_diagram():
+    with pytest.raises(ValueError, match="2 boxes have 3 wires, got 1"):
+        plots.flow(plt.subplots()[1], [("a", ""), ("b", "")], ["x"])
+    flow = plots.flow(plt.subplots()[1], [("a", ""), ("b", "#E69F00")], ["x", "y", "z"])
+    assert [text.get_text() for text in flow.texts if text.get_text()] == ["a", "b", "x", "y", "z"] and len(flow.patches) == 2
     axes = plots.blocks(plt.subplots()[1], [plots.Block("conv", 16, 32), plots.Block("linear", 10)])
     assert len(axes.patches) >= 2 and [t.get_text() for t in axes.texts if t.get_text()] == [
         "conv\n16×32×32",

@@ -157,6 +157,33 @@ def blocks(ax: Axes, boxes: Sequence[Block], title: str = "") -> Axes:
     return ax
 
 
+def flow(ax: Axes, boxes: Sequence[tuple[str, str]], wires: Sequence[str] = (), title: str = "") -> Axes:
+    """Steps from left to right, with what runs between them.
+
+    Args:
+        boxes: (label, colour) of each step; an empty colour is white.
+        wires: what enters the first box, runs between two, and leaves the last one: one more than boxes, or none.
+    Raises:
+        ValueError: there are wires, but not one more than boxes.
+    """
+    if wires and len(wires) != len(boxes) + 1:
+        raise ValueError(f"{len(boxes)} boxes have {len(boxes) + 1} wires, got {len(wires)}")
+    width, gap = 1.0, 0.75 if wires else 0.35
+    for place, (label, color) in enumerate(boxes):
+        left = place * (width + gap)
+        ax.add_patch(Rectangle((left, -0.35), width, 0.7, facecolor=color or "white", edgecolor="black", alpha=0.75))
+        ax.text(left + width / 2, 0, label, ha="center", va="center", fontsize=9)
+    for place in range(0 if wires else 1, len(boxes) + (1 if wires else 0)):
+        head = place * (width + gap)
+        ax.annotate("", (head, 0), (head - gap, 0), arrowprops={"arrowstyle": "->"})
+        if wires:
+            ax.text(head - gap / 2, 0.06, wires[place], ha="center", va="bottom", fontsize=8)
+    end = len(boxes) * (width + gap)
+    ax.set(xlim=(-gap - 0.05 if wires else -0.05, end + 0.05 if wires else end - gap + 0.05), ylim=(-0.5, 0.5), title=title)
+    ax.axis("off")
+    return ax
+
+
 def tensor(ax: Axes, values: Any, title: str = "", digits: int = 2) -> Axes:
     """A small matrix as annotated cells; zeros are hatched, so that what was removed is seen in grey too."""
     matrix = [[float(v) for v in row] for row in (values if _is_matrix(values) else [values])]

@@ -9,9 +9,9 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
+from compresslab.course import plots
 from compresslab.course.chapter01.figures import curves
 
 __all__ = ["accuracy_bits", "curves", "integer_layer", "map_of_quantization", "range_errors", "step_sizes"]
@@ -130,20 +130,8 @@ def range_errors(shares: Sequence[float], errors: Mapping[str, Sequence[float]])
 
 
 def integer_layer() -> Figure:
-    """The stages of a layer in integers, with the width of the numbers between them."""
-    stages = (("$q_x$", "uint8"), ("$(q_x - Z_x)\\,q_w$", "products: 17 bits"), ("$\\Sigma + b_q$", "int32"),
-              ("$\\times M_0$, half, $\\gg 31 + n$", "int64, then int32"), ("$+ Z_y$, clamp", "0 ... 255"), ("$q_y$", "uint8"))
-    widths, gap, left = (0.7, 1.5, 1.1, 2.2, 1.35, 0.7), 0.35, 0.0
-    figure, ax = plt.subplots(figsize=(9.6, 1.6))
-    for index, ((formula, width), size) in enumerate(zip(stages, widths)):
-        outside = index in (0, len(stages) - 1)
-        ax.add_patch(FancyBboxPatch((left, 0), size, 0.8, boxstyle="round,pad=0.03", edgecolor="black",
-                                    facecolor="#DDDDDD" if outside else "#FFFFFF"))
-        ax.text(left + size / 2, 0.4, formula, ha="center", va="center", fontsize=11)
-        ax.text(left + size / 2, -0.22, width, ha="center", va="top", fontsize=9)
-        if index:
-            ax.annotate("", (left - 0.04, 0.4), (left - gap + 0.04, 0.4), arrowprops={"arrowstyle": "->"})
-        left += size + gap
-    ax.set(xlim=(-0.2, left), ylim=(-0.7, 1.0))
-    ax.axis("off")
+    """The steps of a layer in integers, and the numbers that run between them."""
+    boxes = [("$(q_x - Z_x)\\,q_w$", ""), ("$\\Sigma + b_q$", ""), ("$\\times M_0$, half,\n$\\gg 31 + n$", ""), ("$+ Z_y$, clamp\n0 ... 255", "")]
+    figure, ax = plt.subplots(figsize=(9.0, 1.5))
+    plots.flow(ax, boxes, ["$q_x$: uint8", "17 bits", "int32", "int64,\nthen int32", "$q_y$: uint8"])
     return figure
