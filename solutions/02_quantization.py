@@ -1128,7 +1128,7 @@ flat = encode(fold_network(resnet), partial(UniformCode.from_dense, bits=3, axis
 files = {"3 bits": parts(fine), "batch norm folded": parts(flat), "and entropy-coded": parts(flat, entropy=True)}
 drawn.where_the_bytes_are(files)
 for name, part in files.items():
-    print(f"{name:18} {sum(part.values()):6,} bytes, {file_size(resnet) / sum(part.values()):4.1f} smaller: {', '.join(f'{what} {size:,}' for what, size in part.items())}")
+    print(f"{name:18} {sum(part.values()):6,} bytes, {file_size(resnet) / sum(part.values()):4.1f}x smaller: {', '.join(f'{what} {size:,}' for what, size in part.items())}")
 reveal("2.p6", file_size(resnet) / sum(files["3 bits"].values()));
 
 # %% [markdown]

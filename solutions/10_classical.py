@@ -194,7 +194,8 @@ q1 = answer("10.q1", q1)
 # %% [markdown]
 # ## 2 A forest is a linear model
 #
-# One tree is small, and not good. A **random forest** (Breiman, 2001) grows many on random halves of the truth, and lets them vote.
+# One tree is small, and not good. A **random forest** (Breiman, 2001) grows many, each on training points
+# drawn anew (some come twice, some not at all), with a few features to choose from at each node, and lets them vote.
 
 # %%
 from sklearn.ensemble import RandomForestClassifier
@@ -993,7 +994,7 @@ print("\n".join(f"{row['name']:14} {row['accuracy']:.1%} {row['file_bytes']:8,} 
 # %% [markdown]
 # ## What was simplified
 #
-# - Breiman et al. choose the cost-complexity parameter with the one-standard-error rule; here the best mean of the inner folds decides.
+# - Ren et al. refine a forest with a support vector machine or the logistic loss; here ridge regression, which has a formula.
 # - Hart's store depends on the order of the visits. Later rules, such as the reduced and the edited nearest neighbour, repair part of that.
 # - ProtoNN is trained alternately in the paper, with sparse $B$ and $Z$ as well; here all three at once with Adam, and only $W$ may be sparse. Bonsai likewise.
 # - The reduced set is built vector by vector in the paper, each found by an iteration of its own; here all move together.

@@ -36,7 +36,7 @@ print(deploy.machine_line(record["machine"]))
 #
 # **Time** about three hours for the core exercises. **You need** chapters 01 (masks, removed channels), 02 (int8, folding) and 05 (low rank); 00 has the first stopwatch and the first
 # roofline. **Path**: 1 the clock, 2 the engine, 3 integers, 4 what the machine allows, 5 why it did not get faster, 6 memory and your own file. Sections 1 and 5 can be
-# read for themselves; **in a workshop**, do these two.
+# read for themselves. **In a workshop** do exercises 11.5, 11.7 and 11.10.
 #
 # Stuck? Open a new cell and run `hint("11.1")`: each call says a little more.
 #
@@ -693,7 +693,7 @@ reveal("11.p3", gains["int8"] / gains["float32"])
 figures_integer.bars(times, batch=1);
 
 # %% [markdown]
-# *The line is eager PyTorch.* Three gains stack up here, and it is worth keeping them apart. The grey bars are the **engine**: nothing was compressed. The blue ones add **integers**, the green ones **pruning**, the orange ones both; the table of
+# *The line is eager PyTorch.* Three gains stack up here, and it is worth keeping them apart. The black bars are the **engine**: nothing was compressed. The orange ones add **integers**, the blue ones **pruning**, the grey ones both; the table of
 # accuracies says what that costs. For the large resnet18 integers and pruning both pay, and together most. For the small networks *int8 is 4x* is nowhere to be seen, and where pruning has left narrow layers, integers add nothing to it, or slow it down.
 # Why? Section 4 looks at every layer on its own.
 #

@@ -52,3 +52,17 @@ def test_twelve_weeks_set_every_chapter_and_only_its_own_exercises():
         assert len(set(ids)) == len(ids)
         assert {id.split(".")[0] for id in ids} == {str(int(chapter))}
         assert 20 <= sum(EXERCISES[id].minutes for id in named(together)) <= 60
+
+
+def test_a_chapter_says_what_to_do_in_a_workshop():
+    for chapter in points.CHAPTERS:
+        tagged = [exercise.id for exercise in chapter.exercises if exercise.workshop]
+        text = (TEACHING.parent / "solutions" / f"{chapter.name}.py").read_text(encoding="utf-8").replace("\n# ", " ")
+        if tagged:
+            said = re.split(r"predictions?\b|;|\.\s", text.split("**In a workshop** do exercises ")[1])[0]
+            ids = named(said)
+            if " to " in said:
+                first, last = ids
+                ids = [id for id in EXERCISES if id.split(".")[0] == first.split(".")[0]]
+                ids = ids[ids.index(first) : ids.index(last) + 1]
+            assert ids == tagged

@@ -12,8 +12,8 @@ from compresslab.course import plots
 
 METHODS = {  # how each method is drawn, and what it is called under the axis
     "dense": ("dense", "dense"),
-    "90 % zeros": ("90 % zeros\n(mask)", "sharing"),
-    "2:4 zeros": ("2:4 zeros\n(mask)", "distillation"),
+    "90 % zeros": ("90 % zeros\n(mask)", "pruning"),
+    "2:4 zeros": ("2:4 zeros\n(mask)", "pruning"),
     "low rank": ("low rank", "lowrank"),
     "half the channels": ("half the\nchannels", "pruning"),
     "compact": ("separable\n(compact)", "compact"),

@@ -9,7 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-COLORS = {"float32": "#7A7A7A", "int8": "#0072B2", "pruned": "#009E73", "pruned, int8": "#D55E00"}
+from compresslab.course import plots
+
+COLORS = {form: plots.family(name)["color"] for form, name in
+          {"float32": "dense", "int8": "quantization", "pruned": "pruning", "pruned, int8": "hybrid"}.items()}  # fmt: skip
 
 
 def three_grids(low: float, high: float, scale: float, zero_point: int, weight: np.ndarray, weight_scale: np.ndarray) -> Figure:
