@@ -32,7 +32,7 @@ figures.one_network(table, "resnet8");
 
 # %% [markdown]
 # *`street_digits`; a symbol is a setting, the mean of its seeds (one or more), which are the short marks. The grey line is the front: nothing is smaller
-# and as accurate. Arrows name what lies below.* **Time** about three hours for all, two for the core. **You need** chapter 00 (bytes,
+# and as accurate. Arrows, and the list, are what lies below.* **Time** about three hours for all, two for the core. **You need** chapter 00 (bytes,
 # a paired difference); of the methods only their names.
 #
 # Stuck? Open a new cell and run `hint("8.1")`: each call says a little more.

@@ -125,10 +125,10 @@ def test_names_are_spread_and_stay_inside():
     assert places == pytest.approx([0.8, 0.9, 1.0])
 
 
-def test_what_lies_far_below_is_named_at_the_edge():
+def test_what_lies_far_below_is_listed():
     figure = figures.one_network(ROWS, "a")
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert "random 1: 60 %" in texts and "magnitude 1" in texts
+    assert any("random 1: 60 %" in text for text in texts) and "magnitude 1" in texts
 
 
 def test_every_famous_network_has_its_panel():

@@ -61,7 +61,7 @@ def one_network(rows: Iterable[Mapping[str, Any]], network: str, depth: float = 
     """Accuracy against file bytes of every setting: a symbol for the mean, short marks for seeds, a line for the front of dots.
 
     Args:
-        rows: of the comparison. depth: how many points below the best the axis ends; what lies deeper is named at the edge.
+        rows: of the comparison. depth: how many points below the best the axis ends; what lies deeper has an arrow and a line of text.
     """
     lines = by_setting(rows, network)
     figure, ax = plt.subplots(figsize=(9.6, 4.4))
@@ -75,13 +75,18 @@ def one_network(rows: Iterable[Mapping[str, Any]], network: str, depth: float = 
             continue
         ax.plot(x, y, markersize=8, **look)
         ax.plot([x] * len(line["accuracies"]), [100 * value for value in line["accuracies"]], marker="_", markersize=6, linestyle="none", color=look["color"])
-    for x, names in below.items():
-        ax.annotate("\n".join(names), (x, floor), xytext=(0, 12), textcoords="offset points", fontsize=6, rotation=90,
-                    arrowprops={"arrowstyle": "->", "color": GREY}, ha="center", va="bottom")
+    for x in below:
+        ax.annotate("", (x, floor), xytext=(0, 12), textcoords="offset points", arrowprops={"arrowstyle": "->", "color": GREY})
+    if below:
+        lines_below = [f"{x / 1000:,.0f} kB: {', '.join(names)}" for x, names in sorted(below.items())]
+        ax.text(0.985, 0.02, "below the axis\n" + "\n".join(lines_below), transform=ax.transAxes, fontsize=7, ha="right", va="bottom",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 2})
     front = plots.pareto_front([(line["file_bytes"], 100 * line["accuracy"]) for line in lines])
     best = [(lines[i]["file_bytes"], 100 * lines[i]["accuracy"], f"{lines[i]['method']} {lines[i]['setting']}") for i in front]
     ax.step([x for x, _, _ in best], [y for _, y, _ in best], where="post", color=GREY, linewidth=1.0, zorder=0)
-    ax.set(xscale="log", xlabel="file (bytes)", ylabel="accuracy (%)", title=network, ylim=(floor, None))
+    ax.set(xscale="log", xlabel="file (kB)", ylabel="accuracy (%)", title=network, ylim=(floor, None))
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}")
+    ax.xaxis.set_minor_formatter(lambda x, _: f"{x / 1000:g}" if f"{x:.0e}"[0] in "235" else "")
     _names_beside(ax, [point for point in best if point[1] >= floor])
     _markers(figure, (line["family"] for line in lines))
     return figure
