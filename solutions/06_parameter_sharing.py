@@ -2,8 +2,10 @@
 # # Parameter sharing: one number, many places
 #
 # After this chapter you can let thousands of weights live on one stored number, say what that saves and what it does not, and hold
-# every claim of this family against two controls that most papers leave out. Below, one network, 784 → 784 → 10; its square layer of
-# 614,656 weights is stored in many ways. The black line is what you get without any trick: small ordinary networks.
+# every claim of this family against two controls: an ordinary network that stores as much, and a layer that was never trained.
+#
+# Below, one network, 784 → 784 → 10; its square layer of 614,656 weights is stored in many ways. The black line is what you get
+# without any trick: small ordinary networks.
 
 # %%
 import copy
@@ -34,7 +36,9 @@ figures.sharers(shared_rows);
 # %% [markdown]
 # *`ink_digits`; short marks are single seeds, symbols their means. A symbol below the black line is a trick that an ordinary network
 # of the same size beats. Left and right are not the same picture: some methods store few numbers, but a long table of who uses
-# which. K-means and product codes start from the trained dense network, all others from random numbers.* **Time** about two hours for the core exercises, three for all. **You need** chapter 00 (bytes, MACs, a paired difference),
+# which. K-means and product codes start from the trained dense network, all others from random numbers.*
+#
+# **Time** about two hours for the core exercises, three for all. **You need** chapter 00 (bytes, MACs, a paired difference),
 # the k-means of chapter 02 for section 4, and low rank (chapter 05) for sections 5 and 7.
 #
 # Stuck? Open a new cell and run `hint("6.1")`: each call says a little more.
@@ -50,7 +54,8 @@ figures.map_of_sharing();
 
 # %% [markdown]
 # You have used the first one for years: a **convolution** is a large matrix that holds the few numbers of its kernel again and
-# again, and nobody calls it compression. This chapter shares weights that nature did not ask us to share.
+# again, and nobody calls it compression. There the image gives the reason: its left edge is like its right one. This chapter
+# shares weights for which no such reason is known.
 
 # %%
 from compresslab.core import count_macs, encode, file_size, load, save, storage_bits
@@ -195,11 +200,13 @@ for uses in (1, 4, 16, 64, 256, gradient.numel()):
 reveal("6.p1", growth[64]);
 
 # %% [markdown]
-# The sum of 64 numbers is 64 times as long only if they agree. These hardly do, so it grows like $\sqrt{64}$: that is how far
-# strangers are from wanting the same. (The last row is one sum, one sample: about twice the root.) Keep the other end in mind: *one* number for the whole layer has a gradient more than a thousand
-# times as long as a weight's, and a step of plain gradient descent that is right for the biases throws it off the map. From here on
-# we train with Adam, which divides each gradient by its own usual length. (Averaging would shorten the gradient, too. But then
-# it is no longer the gradient of the loss, and a layer learns the more slowly the more it shares.)
+# The sum of 64 numbers is 64 times as long only if they agree. These do not: their signs are mixed, most of the sum cancels, and it
+# grows like $\sqrt{64}$. (The last row is a single sum, so chance decides: about twice the root.)
+#
+# Keep that last row in mind. *One* number for the whole layer has a gradient more than a thousand times as long as a weight's, and a
+# step of plain gradient descent that is right for the biases is far too long for it. So from here on we train with Adam, which
+# divides each gradient by its own usual length. (Averaging would shorten the gradient, too. But then it is no longer the gradient of
+# the loss, and a layer learns the more slowly the more it shares.)
 #
 # ## 2 Hashing decides who shares
 #
@@ -262,7 +269,7 @@ chance = torch.bincount(torch.randint(9604, (784 * 784,), generator=dice), minle
 figures.lengths({"SplitMix64": loads.tolist(), "drawn at random": chance.tolist()});
 
 # %% [markdown]
-# It looks like chance, and is none. Nothing of it goes into a file but the seed.
+# It looks like chance, and is arithmetic: of the whole table, only the seed need be kept.
 #
 # {{exercise 6.4}}
 #
@@ -312,7 +319,7 @@ print(f"{hashed[1].indices.numel():,} virtual weights on {len(hashed[1].values):
       f"{unique_parameters(hashed):,} numbers in the whole network: {accuracy(hashed, judges):.1%} right")
 
 # %% [markdown]
-# A sixty-fourth of the weights. Why stop there? The smallest store has one value. Then all weights of the layer are equally far
+# The layer stores a sixty-fourth of its weights. Why stop there? The smallest store has one value. Then all weights are equally far
 # from zero, and all that training can do to them is to scale them together.
 #
 # {{prediction 6.p2}}
@@ -425,9 +432,9 @@ for name, model in rivals.items():
 print(f"dense, width 784              {unique_parameters(large):7,} {count_macs(large, (1, 28, 28)).total:7,}  {accuracy(large, judges):.1%}")
 
 # %% [markdown]
-# So at equal storage the HashedNet is ahead. (Nearly equal: a hidden unit costs 795 numbers, so the rivals store up to 8 % less.) But its virtual weights are not free: it computes with all of them, tens of times the
-# operations of its rival (see the MACs). And the row with one value is the second control, the one that nobody prints: a layer whose
-# weights have learned one number.
+# So at equal storage the HashedNet is ahead. (Nearly equal: a hidden unit costs 795 numbers, so the rivals store up to 8 % less.)
+# But its virtual weights are not free: it computes with all of them, 36 to 78 times the operations of its rival (see the MACs). And
+# the row with one value is the second control: a layer whose weights have learned one number.
 #
 # One seed and a short training, though. Over several seeds, trained longer, paired by seed:
 
@@ -435,7 +442,7 @@ print(f"dense, width 784              {unique_parameters(large):7,} {count_macs(
 compared = figures.against_control(shared_rows)
 for row in compared:
     print(f"{row['unique']:9,} numbers (small dense {row['control']:9,}): {row['gain']:+.2f} points, {row['low']:+.2f} to {row['high']:+.2f}, {row['seeds']} seeds")
-figures.gains(compared);
+figures.gains(compared, "hashed minus small dense (points)");
 
 # %% [markdown]
 # {{question 6.q3}}
@@ -475,8 +482,8 @@ for bits in (1, 2, 4):
           f"{len(blind.values):6,} hashed values {accuracy(with_layer(blind.decode()), judges):.1%}")
 
 # %% [markdown]
-# To compress what is trained, clusters; the best a hash can do for given weights is to average strangers away. To *train* in little
-# memory, a hash: it needs no dense network first.
+# To compress what is trained, take clusters: the best a hash can do for given weights is to put the mean of unrelated weights into
+# each bucket. To *train* few numbers from the start, take a hash: it needs no dense network first.
 #
 # Below one bit for each weight an index per weight is too much. So let *groups* of weights share an index.
 # **Product quantization** (Gong et al., 2014; the idea is Jégou et al.'s) cuts each row of the $m \times n$ matrix into $s$ pieces of
@@ -628,8 +635,11 @@ drawn.mixture(soft.weight.detach(), prior.means.tolist(), "the readout, trained 
 
 # %% [markdown]
 # For this task 8 values are enough either way. But look at how far the weights must move to get there: with the prior they are nearly
-# there when training ends, so that little is left to go wrong. **Deep k-means** (Wu et al., ICML 2018) does the same for the rows of filters: it adds
-# to the loss what k-means would lose, relaxed so that it has a closed form. (`compresslab.sharing.deep_kmeans` has it.)
+# there when training ends, so that little is left to go wrong. The picture says more: several of the means have met, and nearly all
+# weights stand close to one of three values.
+#
+# **Deep k-means** (Wu et al., ICML 2018) does the same for the rows of filters: it adds to the loss what k-means would lose, relaxed
+# so that it has a closed form. (`compresslab.sharing.deep_kmeans` has it.)
 #
 # ## 5 Structured matrices
 #
@@ -684,9 +694,9 @@ def circulant_product(r, x):
 circulant_product = check("6.9", circulant_product)
 
 # %% [markdown]
-# **Apply.** The square layer as one circulant matrix. Cheng et al. (ICCV 2015) put fixed random signs on the inputs first (they come
-# from the hash and are not stored); you will see below what they are good for. And the control of section 2: the same layer with its
-# column left as it was drawn, where only the readout learns.
+# **Apply.** The square layer as one circulant matrix. Cheng et al. (ICCV 2015) put fixed random signs on the inputs first (here they
+# come from the hash and are not stored); you will see below what they are good for. And again the control that learns next to
+# nothing: the same layer with its column and biases left as they were drawn, so that only the readout learns.
 
 # %%
 class Circulant(nn.Module):
@@ -714,9 +724,9 @@ for name, model in {"circulant": turned, "circulant, column never trained": draw
     print(f"{name:32}{unique_parameters(model):8,} numbers, {accuracy(model, judges):.1%} right")
 
 # %% [markdown]
-# 784 numbers in the place of 614,656. And the control says who does most of the work: 784 different *views* of the image and a trained
+# 784 numbers in the place of 614,656. And the control says what does most of the work: 784 different sums of the pixels and a trained
 # readout. Training the column adds to that, but the untrained one is already ahead of the small dense network. What structure gives
-# you is first of all a *large* layer that is cheap.
+# you is first of all a *large* layer that is cheap to store.
 #
 # ### Into a trained network
 #
@@ -769,9 +779,9 @@ print(f"stored {fc1.numel() // 100:,} numbers for {fc1.numel():,}; of a random m
 reveal("6.p3", 100 * kept.item());
 
 # %% [markdown]
-# 1 % is what any matrix gives, since a hundred strangers are averaged in each number. The trained one is hardly more circulant than
-# noise: nobody told it to be. So this projection is a place to start training from, no more. But first look at what it does to the
-# 500 hidden units.
+# About 1 % is what a random matrix keeps, since each number is the mean of a hundred unrelated ones. The trained one is hardly more
+# circulant than noise: nothing in its training asked for it. So this projection is a place to start training from, no more. But
+# first look at what it does to the 500 hidden units.
 #
 # {{prediction 6.p4}}
 
@@ -830,11 +840,12 @@ q5 = answer("6.q5", q5)
 #
 # $$ \nabla(W) = Z_1 W - W Z_{-1} , $$
 #
-# where $Z_f$ shifts by one place, and what falls out comes back on the other side, multiplied by $f$. (With a minus once: were both
-# shifts the same, a circulant would leave nothing at all, and could not be told from what is left.) The rank of
-# $\nabla(W)$ is the **displacement rank** (Kailath et al., 1979). Any matrix of displacement rank $\rho$ can be stored in $2 \rho n$ numbers:
-# as a low-rank matrix is, but full-rank matrices are among them. (The general recipe needs $2n$ for a circulant, which its own rule does
-# with $n$.)
+# where $Z_f$ shifts by one place, and what falls out comes back on the other side, multiplied by $f$. (Why a minus once? Were both
+# shifts the same, every circulant would leave nothing at all, and could not be computed back from it.) The rank of
+# $\nabla(W)$ is the **displacement rank** (Kailath et al., 1979).
+#
+# Any matrix of displacement rank $\rho$ can be stored in $2 \rho n$ numbers, as a matrix of rank $\rho$ can; but matrices of full
+# rank are among them. (The general recipe needs $2n$ for a circulant, which its own rule does with $n$.)
 
 # %%
 from compresslab.sharing.circulant import BlockCirculantCode, CirculantLinear
@@ -856,8 +867,9 @@ drawn.matrices({name: matrix.float() for name, matrix in shown.items()});
 # %% [markdown]
 # **Fastfood** (Le et al., 2013; trained by Yang et al., ICCV 2015) takes another road to $n \log n$: $V = S H G \Pi H B$, three
 # diagonal matrices that are stored, a permutation $\Pi$ from a seed, and the **Hadamard** matrix $H$ of plus and minus ones (chapter 02's
-# rotation), which is multiplied in $n \log n$ additions. In the picture it looks like noise, and it has no displacement structure at
-# all. Our square layer, stored in each way:
+# rotation), which is multiplied in $n \log n$ additions. In the picture it looks like noise, and its displacement has full rank.
+#
+# Our square layer, stored in each way. ($H$ exists here for powers of two only, so Fastfood fills 784 up to 1,024.)
 
 # %%
 n = 784
@@ -869,8 +881,9 @@ for name, numbers in stored.items():
 print(drawn.structures_table(shared_rows))
 
 # %% [markdown]
-# *The table is the evidence of the opening figure, trained longer and over several seeds.* At the same number of stored numbers,
-# the units of a layer of rank 2 see only two projections of the image (58 % right), those of the structured ones see 784.
+# *The table holds the networks of the opening figure, trained longer and over several seeds.* Compare the rows with 11,770 numbers:
+# all units of the layer of rank 2 are made of the same two sums of the pixels (58 % right), those of the structured layers of 784
+# (94 % right).
 #
 # ## 6 n log n does not always win
 #
@@ -926,7 +939,8 @@ q6 = "a"
 q6 = answer("6.q6", q6)
 
 # %% [markdown]
-# Layers of 256 or 512 are common, and there, for one image at a time, a transform is an *ornament*. And in blocks it is a transform of length $b$, not $n$.
+# Layers of 256 or 512 are common, and there, for one image at a time, the transform is the *slower* one. Blocks do not help: theirs
+# are transforms of length $b$, shorter still than $n$.
 #
 # ## 7 Across layers
 #
@@ -935,8 +949,8 @@ q6 = answer("6.q6", q6)
 #
 # {{exercise 6.11}}
 #
-# Write `cyclic_stack`: `depth` layers that use $B$ given blocks in turn, 0, 1, ..., $B - 1$, 0, 1, ... It is short. It can go wrong in
-# a dozen ways.
+# Write `cyclic_stack`: `depth` layers that use $B$ given blocks in turn, 0, 1, ..., $B - 1$, 0, 1, ... The blocks themselves, no
+# copies of them; and the caller's list stays as it is.
 
 # %%
 def cyclic_stack(blocks, depth):
@@ -1070,9 +1084,9 @@ def loss_of(values, seed=0):
 print(f"as stored: loss {loss_of(buggy_values):.2f}; values that were never trained: {loss_of(start):.2f}")
 
 # %% [markdown]
-# Three bugs: two that lose what was learned, and one that hid behind the large learning rate. Repair them: write `train_shared` with the
-# tables of your `hash_indices(shape, len(values), seed + layer)`. All gradients of a step are taken before the values move; the caller's
-# tensor stays as it is.
+# Three bugs: two that lose what was learned, and one that hid behind the large learning rate. Repair them: write `train_shared`. The
+# table of layer $l$ is `hash_indices(shape, len(values), seed + l)`, your own. All gradients of a step are taken before the values
+# move; the caller's tensor stays as it is.
 
 # %%
 def train_shared(values, shapes, batches, lr=0.05, seed=0):
@@ -1101,10 +1115,10 @@ print(f"repaired: loss {honest[0]:.2f} in the first step, {honest[-1]:.2f} in th
 drawn.losses({"buggy": pleased, "repaired": honest});
 
 # %% [markdown]
-# The buggy loss looks as good: it is that of a network with three vectors of values, of which one is stored. And that one can be
-# read nowhere else, because Python's hash of a text differs from process to process. (The colleague's tables are gone with the
-# colleague's process; the loader can only use the rule that was agreed on, SplitMix64.) The mean in the place of the sum did no harm that a
-# larger step could not mend, so it would have stayed for years.
+# The buggy loss looks about as good: it is that of a network with three vectors of values, of which one is stored. And what that one
+# means is lost, because Python's hash of a text differs from process to process: the colleague's tables are gone with the colleague's
+# process, and the loader can only use the rule that was agreed on, SplitMix64. The mean in the place of the sum is the bug that
+# nobody would look for: a larger step hides it.
 
 # %% [markdown]
 # ## 9 Your turn: a head ten times smaller
@@ -1113,9 +1127,11 @@ drawn.losses({"buggy": pleased, "repaired": honest});
 #
 # Of the 431,080 numbers of `lenet5`, 405,510 are in its head, `fc1` and `fc2`. Make the *whole file* ten times smaller by the head alone: at
 # most **165,000 bytes**, and let the head take at most a tenth of its multiplications: **1,928,500 MACs** in all. At least **98.9 %** right on
-# 4,000 fresh images. Any way is allowed. One bit for each weight is small enough, but look at its MACs: virtual weights are multiplied.
-# Nor is a plain projection enough; train. The convolutions stay, so compute what they say once; `fit` trains a head on that. Choose on `judges`,
-# and set `my_file` to the path.
+# 4,000 fresh images. Any way is allowed.
+#
+# One bit for each weight is small enough, but look at its MACs: virtual weights are multiplied. Nor is a plain projection enough;
+# train. The convolutions stay as they are, so their outputs are computed once (`inputs` below), and `fit` trains a head on these.
+# Choose on `judges`, and set `my_file` to the path.
 
 # %%
 from compresslab.core import CodebookCode

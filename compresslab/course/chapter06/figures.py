@@ -19,7 +19,7 @@ __all__ = ["against_control", "curves", "gains", "lengths", "map_of_sharing", "s
 
 BLUE, ORANGE, GREEN, GREY, PINK = "#0072B2", "#D55E00", "#009E73", "#7A7A7A", "#CC79A7"
 LOOKS = {  # method: (colour, marker)
-    "dense": ("#000000", "o"), "small dense": ("#000000", "s"), "low rank": (GREY, "P"), "hashed": (ORANGE, "X"), "k-means": (PINK, "v"),
+    "dense": ("#000000", "o"), "small dense": ("#000000", "s"), "low rank": ("#E69F00", "P"), "hashed": (ORANGE, "X"), "k-means": (PINK, "v"),
     "product": (PINK, "D"), "circulant": (BLUE, "o"), "block-circulant": (BLUE, "s"), "toeplitz": (GREEN, "^"), "displacement": (GREEN, "p"),
     "fastfood": (GREEN, "*"),
 }
@@ -72,6 +72,7 @@ def _cut_below(axes: Sequence[Axes], rows: Sequence[Mapping[str, Any]], floor: f
             for place, runs in _by_size(rows, method, size).items():
                 if (value := mean(runs.values())) < floor:
                     ax.annotate(f"{method}: {value:.0f} %", (place, floor), xytext=(12, 12), textcoords="offset points", fontsize=8,
+                                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}, zorder=5,
                                 arrowprops={"arrowstyle": "->", "color": LOOKS.get(method, (GREY,))[0]})
 
 
@@ -111,6 +112,7 @@ def gains(compared: Sequence[Mapping[str, float]], label: str = "gain (points)")
         ax.annotate(f"{row['gain']:+.1f}", (row["unique"], row["gain"]), xytext=(7, 3), textcoords="offset points", fontsize=9)
     ax.axhline(0, color="black", linewidth=1.0, linestyle=":")
     ax.set(xscale="log", xlabel="stored numbers in the whole network", ylabel=label)
+    ax.margins(x=0.1)
     return ax
 
 
@@ -154,6 +156,7 @@ def map_of_sharing() -> Figure:
     clusters = torch.bucketize(weight, torch.tensor([-1.0, -0.3, 0.3, 1.0]))
     product = torch.stack([torch.randint(0, 3, (n,), generator=generator) for _ in range(4)], 1)
     product = (product + 3 * torch.arange(4)).repeat_interleave(2, 1) * 2 + columns % 2
+    product = torch.randperm(24, generator=generator)[product]                  # neighbours in number are no neighbours in colour
     block = torch.randint(0, 30, (n // 2, n), generator=generator)
     drawn = {"convolution:\neach place of the image": _convolution(), "circulant, Toeplitz:\na rule of i - j": (rows - columns) % n,
              "hashing:\na random rule": hashed, "clusters: what\nis nearly equal": clusters, "product quantization:\npieces of rows": product,

@@ -34,9 +34,9 @@ def crossover(rows: Iterable[Mapping[str, Any]]) -> Axes:
     ax.set(xscale="log", yscale="log", xlabel="n, inputs = outputs", ylabel="dense time / transform time")
     ax.set_xticks(sizes := sorted({row["n"] for group in by_batch.values() for row in group}), [str(n) for n in sizes])
     ax.minorticks_off()
-    ax.text(0.01, 1.06, "transform faster", transform=ax.get_yaxis_transform(), fontsize=8, va="bottom")
-    ax.text(0.01, 0.94, "matrix faster", transform=ax.get_yaxis_transform(), fontsize=8, va="top")
-    ax.legend(loc="lower right")
+    ax.text(0.99, 1.06, "transform faster", transform=ax.get_yaxis_transform(), fontsize=8, ha="right", va="bottom")
+    ax.text(0.99, 0.94, "matrix faster", transform=ax.get_yaxis_transform(), fontsize=8, ha="right", va="top")
+    ax.legend(loc="upper left")
     return ax
 
 

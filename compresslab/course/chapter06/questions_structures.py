@@ -28,7 +28,7 @@ QUESTIONS = (
                "Printed above: about as little, or less. It is not how much is left but what."),
         Option("relu", "Signs make some inputs negative, and a ReLU lets only those units through",
                "The ReLU before them is long past. The signs act as if the columns of the weight had changed sign; the next ReLU sees sums, of either sign."))),
-    Question(id="6.q6", prompt="At n = 256 the transform needs 14 times fewer multiplications, and for a single vector the dense layer is still as fast or faster. "
+    Question(id="6.q6", prompt="At n = 256 the transform needs 14 times fewer multiplications, and for a single vector the dense layer is faster all the same. "
                                "Where do the missing factors go?", options=(
         Option("cost", "Into calls, complex numbers and memory traffic: a matrix product keeps the arithmetic units busy nearly all the time, a short transform "
                        "spends its time on everything else",
