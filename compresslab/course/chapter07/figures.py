@@ -19,7 +19,7 @@ from compresslab.course.chapter01.figures import curves
 __all__ = ["cost_of_a_weight", "curves", "deep_compression", "ledger_bar", "level_sets", "map_of_hybrids", "returned", "word_lengths"]
 
 BLUE, ORANGE, GREEN, GREY, PINK, SKY = "#0072B2", "#D55E00", "#009E73", "#7A7A7A", "#CC79A7", "#56B4E9"
-STAGES = {"dense": ("#000000", "o"), "pruned": (BLUE, "s"), "shared": (PINK, "^"), "coded": (ORANGE, "*")}
+STAGES = {"dense": ("#000000", "o"), "pruned": (BLUE, "s"), "shared": (SKY, "X"), "coded": (GREY, "*")}
 TITLES = {"lenet300": "LeNet-300-100", "lenet5": "LeNet-5", "vgg": "VGG-like", "resnet8": "ResNet-8"}
 PARTS = {  # part of a file: (colour, hatch)
     "values": (ORANGE, ""), "index": (BLUE, "//"), "codebooks": (GREEN, ".."), "biases": (SKY, "xx"), "norm": (PINK, "++"),
@@ -35,7 +35,7 @@ def _means(rows: Iterable[Mapping[str, Any]]) -> tuple[float, float, list[float]
 
 
 def deep_compression(rows: Iterable[Mapping[str, Any]]) -> Figure:
-    """Accuracy against file bytes after each stage, one panel for each network; small dense networks are the black line.
+    """Accuracy against file bytes after each stage, one panel for each network; small dense networks are open squares.
 
     Args:
         rows: dicts with `experiment` ("deep compression", "small dense" or "moonshot"; others are left out), `network`, `seed`,
@@ -71,15 +71,16 @@ def _stages(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     for label, color, marker, own in drawn:
         if own:
             x, y, seeds = _means(own)
-            ax.plot(x, y, color=color, marker=marker, markersize=12 if marker == "*" else 7, linestyle="", label=label, zorder=3)
+            ax.plot(x, y, color=color, marker=marker, markersize=11 if marker in "*X" else 7, linestyle="", label=label, zorder=3)
             ax.plot([x] * len(seeds), seeds, linestyle="", marker="_", color=color, markersize=7)
     small: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["experiment"] == "small dense":
             small.setdefault(row["file_bytes"], []).append(row)
     points = [_means(own)[:2] for _, own in sorted(small.items())]
+    line = "-" if len(points) > 1 else ""
     if points:
-        ax.plot([x for x, _ in points], [y for _, y in points], color="black", marker="s", fillstyle="none", markersize=6, linewidth=1.6,
+        ax.plot([x for x, _ in points], [y for _, y in points], color="black", marker="s", fillstyle="none", markersize=6, linewidth=1.6, linestyle=line,
                 label="small dense network")
 
 
@@ -87,7 +88,7 @@ def _stages(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def map_of_hybrids() -> Figure:
     """The sub-families: which techniques meet, and what they meet in."""
-    pairs = [("prune + share + code", "Deep Compression, CLIP-Q"), ("quantize + distil", "quantized distillation,\nlevels that learn"),
+    pairs = [("prune + share + code", "Deep Compression,\nCLIP-Q"), ("quantize + distil", "quantized distillation,\nlevels that learn"),
              ("project + train", "ADMM, LC: any of\nthe families as a set"), ("low rank + sparse", "what is common,\nand the exceptions"),
              ("compact + distil", "a small network\nwith a large teacher"), ("joint search", "sparsity and bits for\neach layer, one budget")]
     colors = (BLUE, ORANGE, GREY, "#E69F00", GREEN, PINK)

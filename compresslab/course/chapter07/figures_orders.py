@@ -182,8 +182,8 @@ def paths(A: Tensor, b: Tensor, shown: Mapping[str, Sequence[Sequence[float]]], 
     grid = torch.stack([x, y], dim=-1).double()
     height = 0.5 * torch.einsum("...i,ij,...j->...", grid, A, grid) - grid @ b
     ax.contour(x.numpy(), y.numpy(), height.numpy(), levels=18, colors="#BBBBBB", linewidths=0.8)
-    ax.add_patch(plt.Circle((0, 0), radius, color=BLUE, alpha=0.12))
-    for (name, points), (color, marker) in zip(shown.items(), ((ORANGE, "s"), (BLUE, "o"), (GREEN, "^"))):
+    ax.add_patch(plt.Circle((0, 0), radius, color=GREY, alpha=0.15))
+    for (name, points), (color, marker) in zip(shown.items(), ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"))):
         ax.plot([p[0] for p in points], [p[1] for p in points], color=color, marker=marker, markersize=4, linewidth=1.2, label=name)
     ax.set(xlabel="$z_1$", ylabel="$z_2$", xlim=(0.65, 1.25), ylim=(-0.05, 0.6), title="inside the disc the points are allowed; the bowl falls to the right")
     ax.legend(loc="upper right", fontsize=8)
@@ -210,5 +210,8 @@ def lines(series: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, *, x:
     for (name, values), (color, line, marker) in zip(series.items(), looks):
         ax.plot(x or range(1, len(values) + 1), values, color=color, linestyle=line, marker=marker, markersize=3, label=name)
     ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if logx else "linear", yscale="log" if logy else "linear")
+    if x and logx:
+        ax.set_xticks(list(x), [f"{place:g}" for place in x])
+        ax.minorticks_off()
     ax.legend()
     return ax

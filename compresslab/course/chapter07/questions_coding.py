@@ -16,7 +16,7 @@ QUESTIONS = (
                "Gaps of 8 bits need hardly any (little more than 8 bits for each weight, printed above), and still the places take more than the values."),
         Option("accuracy", "Pruned weights had to be brought back, for accuracy",
                "None came back: the mask held, nine tenths are zero in the file."))),
-    Question(id="7.q2", prompt="The uniform grid has about three times as many levels, the same error, and the smaller Huffman-coded file. Why?", options=(
+    Question(id="7.q2", prompt="In the largest layer the uniform grid has about three times as many levels, the same error, and fewer bits under Huffman's code. Why?", options=(
         Option("surprise", "Its levels far out cost little, because they are hardly ever used; so the tails are well covered, and where the many weights are its "
                            "steps may be wider. An entropy code pays for how surprising a symbol is, not for how many there are",
                "Yes. For k-means each of its 16 levels costs the same, so it leaves the tails coarse and makes up for it near zero, where its levels are closer than the "
