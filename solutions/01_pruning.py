@@ -442,7 +442,7 @@ for name, size in sizes.items():
 reveal("1.p2", sizes["95 % zeros"] / sizes["dense"]);
 
 # %% [markdown]
-# And `torch.nn.utils.prune`, the tool that most people try first? It keeps the old weights *and* a float mask:
+# And `torch.nn.utils.prune`, PyTorch's own tool? It keeps the old weights *and* a float mask:
 
 # %%
 import tempfile

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # Knowledge distillation: what a teacher adds
 #
-# After this chapter you can let a small network learn from a large one, say what was transferred (and check it with controls that
-# most papers leave out), and tell when it is worth nothing. Each point below is one training of a student with 20 thousand
+# After this chapter you can let a small network learn from a large one, say what was transferred (and check it against controls), and tell when it is worth nothing. Each point below is one training of a student with 20 thousand
 # parameters, on 4,000 images; points of one seed began with the same weights and saw the same batches:
 
 # %%
@@ -154,7 +153,7 @@ def distillation_loss(student_logits, teacher_logits, labels, temperature, alpha
 distillation_loss = check("4.2", distillation_loss)
 
 # %% [markdown]
-# Why $T^2$? Because it "makes up for the softening", gradients shrink like $1/T^2$, and so most people leave it at that. How well
+# Why $T^2$? Because it "makes up for the softening", gradients shrink like $1/T^2$: so one reads. How well
 # do you know it? Take a student that was never trained, and the gradient of KL *alone* with respect to its logits.
 #
 # {{prediction 4.p1}}
@@ -428,7 +427,7 @@ print(f"losses {smoothed:.4f} and {taught:.4f}, largest difference of the gradie
 # %% [markdown]
 # **Measure.** A ladder, on the same 200 images, from the same first weights; each rung gives the student one thing more:
 #
-# 1. *label smoothing*, $s = 0.1$, as everybody uses it;
+# 1. *label smoothing*, $s = 0.1$, the usual strength;
 # 2. *one softness for all*: smoothed labels again, but imitated at $T = 4$, with the teacher's *average* probability for the label;
 # 3. *shuffled non-targets*: besides, how sure the teacher is of *each* image;
 # 4. *soft targets*: besides, which wrong class is near.

@@ -87,7 +87,7 @@ for name, value in row.items():
 # ## 1 What is printed
 #
 # Before our own numbers, those of others. The package brings a **record** of published results, each with the place where it was
-# read. Four networks have been compressed in nearly every paper:
+# read. Four networks occur again and again:
 
 # %%
 printed = record.plain_rows(published())
@@ -447,7 +447,7 @@ figures.family_ratios(measured, claimed, mean_ratio);
 # %% [markdown]
 # Read the two columns with care. Ours are files, whole, of small networks that were never made too large, after seconds of training; theirs are often
 # payloads of large ones, after days; and the compact networks of the record are measured against VGG-16, which is easy to beat. The seeds of one network are not independent of each other, so our intervals are narrower than they should be, and a network with more seeds weighs more. And for each family the best
-# setting was chosen on the images that judge it, here as in most tables. What may be compared is the *order*. And where two methods differ in one thing only, the
+# setting was chosen on the images that judge it, here as in many tables. What may be compared is the *order*. And where two methods differ in one thing only, the
 # comparison can be paired, by seed and by network:
 
 # %%

@@ -358,7 +358,7 @@ q2 = answer("10.q2", q2)
 # %% [markdown]
 # ## 4 What a node costs
 #
-# How large is a forest? Most people would dump the fitted object and look at the file.
+# How large is a forest? The first thought is to dump the fitted object and look at the file.
 #
 # {{prediction 10.p2}}
 
@@ -907,7 +907,7 @@ if not compiler():
     print("(no C compiler here: the headers are complete, but nobody has compiled them)")
 
 # %% [markdown]
-# What does such a model *weigh*? Most people would look at the file that joblib (a **pickle**: the whole Python object) writes. Compare:
+# What does such a model *weigh*? The first thought is the file that joblib writes (a **pickle**: the whole Python object). Compare:
 
 # %%
 import io

@@ -2,8 +2,8 @@
 # # Deployment: where compression becomes speed
 #
 # After this chapter you can take a compressed network to an engine that makes it fast, say beforehand what a processor can gain from it,
-# measure what it did gain, and find the reason when that is nothing. "It did not get smaller or faster" is the most frequent complaint about every tool
-# for compression. It is rarely the tool.
+# measure what it did gain, and find the reason when that is nothing. "It did not get smaller or faster" is a frequent complaint about tools
+# for compression. It is rarely the tool's fault.
 
 # %%
 import time
@@ -51,7 +51,7 @@ torch.set_num_threads(1)
 print(f"from here on torch uses {torch.get_num_threads()} of {machine['cores']} cores: engines are only comparable with as many threads")
 
 # %% [markdown]
-# **Look.** Here is how most speed-ups are measured: run the old network some times, run the new one some times, compare the means. Twice, and the "new" network is the old one:
+# **Look.** Here is how a speed-up is easily measured: run the old network some times, run the new one some times, compare the means. Twice, and the "new" network is the old one:
 
 # %%
 def seconds_in_a_row(function, runs):
