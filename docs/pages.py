@@ -6,6 +6,7 @@ import csv
 import importlib
 import inspect
 import re
+import shutil
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -59,6 +60,7 @@ def write_pages(folder: Path, chapters: Collection[str], packages: Collection[st
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    shutil.copy(ROOT / "assets" / "overview.svg", folder)
 
 
 # -- chapters ------------------------------------------------------------------------------------------------
