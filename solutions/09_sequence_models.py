@@ -37,8 +37,8 @@ figures_recurrent.opening(files);
 # *Each symbol is a file. Open symbols, and the dotted lines: the networks as they were trained, 32 bits a weight. You will make most of
 # the others.* **Time** about two hours and a half for the core exercises, four for all. **You need** chapters 01 (masks), 02 (grids, groups,
 # calibration) and 05 (the SVD); 04 and 06 help at the end. **Path**: sections 0 to 2 are the recurrent network, 3 to 5 rounding and
-# pruning of a GPT without training, 6 and 7 what makes writing slow, 8 to 11 its structure and your own file. Sections 3, 4 and 6 can be
-# read for themselves, after section 0.
+# pruning of a GPT without training, 6 and 7 what makes writing slow, 8 to 11 its structure and your own file. After section 0 you can
+# begin with section 3 or with section 6; sections 4 and 5 need section 3.
 #
 # Stuck? Open a new cell and run `hint("9.1")`: each call says a little more.
 #
@@ -63,8 +63,8 @@ for name, model in (("LSTM", lstm), ("GPT", gpt)):
 #
 # $$ \text{bits} = \frac1n \sum_{t} -\log_2 p(x_{t+1} \mid x_1 \dots x_t) . $$
 #
-# Lower is better. A model of $b$ bits per character could store this text in $b n$ bits, so it can be compared with any
-# compressor of files. (Papers on large models mostly print the **perplexity**, $2^{\text{bits}}$ per token.)
+# Lower is better. A model of $b$ bits per character could store this text in $b n$ bits (the model itself not counted), so it can be
+# compared with any compressor of files. (Papers on large models mostly print the **perplexity**, $2^{\text{bits}}$ per token.)
 #
 # {{exercise 9.1}}
 #
@@ -256,7 +256,8 @@ small = torch.tensor([[9.0, -8.0, 7.0], [1.0, 3.0, -2.0], [6.0, 4.0, -9.0], [3.0
 figures_recurrent.masks({"weights": small, "by magnitude": small * pruning.keep_mask(small.abs(), 0.5), "balanced": small * balanced_mask(small, 0.5, 2)}, 2);
 
 # %% [markdown]
-# **Apply** it to the LSTM, without any training, and **measure** what equal work costs in bits per character:
+# **Apply** it to the LSTM, without any training, and **measure** what equal work costs in bits per character. The bars below show what is
+# left of each gate's rows when 80 % of the matrix are pruned by magnitude:
 
 # %%
 kinds = {"by magnitude": lambda s: pruning.keep_mask(W.abs(), s), "balanced, 32": lambda s: balanced_mask(W, s, 32)}
@@ -356,7 +357,7 @@ inside = [row["step"] for row in trained if row["high"] <= 0.03 and 8 * row["fil
 print("at least 8 times smaller at no more than 3 % more bits (upper end of the interval):", *inside, sep="\n  ")
 
 # %% [markdown]
-# Compare the pruned network with the plainly rounded one. Half of the weights are gone, and the file is hardly smaller: each one that is
+# Compare the pruned network with the plainly rounded one. Half of the weights are gone, and the file is only a tenth smaller: each one that is
 # left must say where it stands (chapter 07), while on a 4-bit grid small weights cost few bits anyway. And this network is small, and far
 # from knowing its text by heart; papers that prune most of a recurrent network start from much larger ones.
 #
@@ -719,8 +720,8 @@ for method in ("magnitude", "wanda", "sparsegpt"):
 
 # %% [markdown]
 # For Wanda planting changed nothing: its score $|w| \cdot \|X\|$ is the same number before and after. Magnitude drops the loud channels, whose
-# weights look unimportant. That is how large models punish it. Where all channels are about equally loud the norm has nothing to say, and Wanda pays for its rule that
-# each row loses the same share. *A method's table is a statement about the networks it was measured on.*
+# weights look unimportant. That is how large models punish it. Where all channels are about equally loud the norm has little to say. What then sets Wanda
+# apart is its rule that each row loses the same share, and that rule may be what it pays for. *A method's table is a statement about the networks it was measured on.*
 #
 # **AWQ** (Lin and others, MLSys 2024) is the same thought for weights alone: multiply the weights of loud channels before rounding, divide
 # the activations, and search the exponent that leaves the least error. At 4 bits, whole test text:
@@ -730,6 +731,9 @@ for method in ("rtn", "awq", "gptq"):
     print(f"4 bits, {method:4}:", ", ".join(f"{n} {100 * rise(rows, method=method, network=n):+.2f} %" for n in ("as trained", "planted")))
 
 # %% [markdown]
+# AWQ takes the planted factor away. GPTQ does not: a loud channel's weights, thirty times smaller now, share a scale with the other weights of
+# their group, and most of them become zero; compensation repairs only a part.
+#
 # ## 5 Where the levels are, and the whole file
 #
 # The last choice is the grid itself. Within a group of weights small ones are frequent and large ones rare. **NF4**, "normal float" (Dettmers
@@ -758,7 +762,7 @@ decibels, bits = noise(lambda w: quantization.NF4Code.from_dense(w, 64, double=T
 print(f"NF4  groups of  64: {decibels:.1f} dB, {bits:.2f} bits per weight (double quantization: scales in 8 bits)")
 
 # %% [markdown]
-# In larger groups NF4 is clearly better; with groups of 32 a single scale fits its few weights well, and the two come closer. And what does a file weigh? Rounded to 4 bits with
+# In larger groups NF4 is clearly better (it also has one level more); with groups of 32 a single scale fits its few weights well, and the two come closer. And what does a file weigh? Rounded to 4 bits with
 # compensation, Huffman-coded, saved, loaded again:
 
 # %%
@@ -830,7 +834,7 @@ print(f"with a cache:             {sequence.decode_arithmetic(gpt, 90).macs:13,}
 
 # %% [markdown]
 # Nearly a hundred times less arithmetic, and by far not a hundred times faster. Something else takes the time. **Look** at the one thing that is left to
-# do, a matrix times a vector. Here is a large matrix, 64 MB, with one vector, and then with more of them at once:
+# do, a matrix times a vector. Here is a large matrix, 67 MB, with one vector, and then with more of them at once:
 
 # %%
 W = torch.full((4096, 4096), 0.5)
@@ -966,7 +970,8 @@ block = 1
 figures_decoding.held(memory.keys[block][0, 0], memory.values[block][0, 0]);
 
 # %% [markdown]
-# The keys are larger than the values, and have faint vertical stripes: some channels are larger than others, for many tokens. In large models a
+# (The smooth band is the row of asterisks under the first title: the same character again and again.) The keys are larger than the
+# values, and have faint vertical stripes: some channels are larger than others, for many tokens. In large models a
 # few channels of the keys are much louder than all others, for *every* token; their values have no such channels. So **KIVI** (Liu et al., ICML 2024) gives *keys one
 # grid per channel* and *values one grid per token*. But a grid per channel needs several tokens, and the next ones are not written yet. So keys are rounded in
 # groups of tokens, whenever one is full; what is left over waits as it is.
@@ -1061,7 +1066,7 @@ print(f"2 of 4 heads of keys and values: cache {memory.count_bytes():,} bytes, b
 
 # %% [markdown]
 # It is low rank in the hardest way: half the rank, in heads that had learned different things. This network is destroyed; the authors train on, for 5 % of the first
-# training. Compare: *two bits* take more off the cache than *two heads*, and cost next to nothing.
+# training. Compare: *two bits* take more off the cache than *two heads*, and cost less than one percent.
 #
 # ## 7 A draft that is judged
 #
@@ -1126,7 +1131,7 @@ with torch.no_grad():
         print(f"{name:12} alpha = {alpha:.3f}; k = 4: {sequence.tokens_per_call(alpha, 4):.2f} tokens per call if alpha were the same everywhere")
 
 # %% [markdown]
-# For $k$ tokens at a time the last line uses $1 + \alpha + \alpha^2 + \dots + \alpha^k$: the target's own token, and each of the draft's if all before it stayed.
+# For $k$ tokens at a time the last number of each line is $1 + \alpha + \alpha^2 + \dots + \alpha^k$: the target's own token, and each of the draft's if all before it stayed.
 # (Why can there be $k + 1$? If all $k$ stay, the target has already read the last, so it knows $p$ for the place behind it.)
 #
 # {{prediction 9.p5}}
@@ -1347,8 +1352,11 @@ for row in student_rows:
     print(f"{figures_structure.KINDS[row['kind']][0]:24} {row['bits']:.3f} bits; its own text costs the teacher {row['said']:.2f}: ...{row['example'][32:60]!r}")
 
 # %% [markdown]
-# *Lower is better on both axes, but they measure different things: forward students know the text better, reverse ones write what the teacher believes.* Where you need probabilities (drafts for section 7, coding a text) the forward direction is
-# the natural one: it is what bits per character measure. Where a student has to write, and one good answer is enough, the other may do better.
+# *Lower is better on both axes, but they measure different things.* All students go on from the same one, "before", which has read the text
+# six times. None gains on real text: forward keeps its bits, more of the text alone even makes them worse, and reverse costs 0.2 bits.
+# But the reverse students write what the teacher finds likely, at more than one bit less than before.
+#
+# Where you need probabilities (drafts for section 7, coding a text) the forward direction is the natural one: it is what bits per character measure. Where a student has to write, and one good answer is enough, the other may do better.
 #
 # ## 10 A frozen base
 #
@@ -1373,8 +1381,8 @@ print(f"bytes while training with AdamW: all weights {16 * all_of_it:,}, QLoRA a
 
 # %% [markdown]
 # (A weight in training has a value, a gradient and two averages, four bytes each. Activations come on top, in both cases.) The measured
-# 4.127 has a little more than the formula, for one mean per matrix and for scales that do not fill a group of 256. Now a new task: the same text IN
-# CAPITALS, which the network has hardly seen. A short training here, a longer one in the evidence.
+# 4.128 is a little more than the formula, for one mean per matrix and for scales that do not fill a group of 256. Now a new task: the same text IN
+# CAPITALS, which the network has hardly seen. A short training here; a longer one, with adapters of rank 8 instead of 4, in the evidence.
 
 # %%
 def capitals(split):
@@ -1461,7 +1469,7 @@ for name, function in (("buggy", buggy_quantize), ("repaired", quantize_layer)):
 
 # %% [markdown]
 # The buggy one made an error seven times as large or so, and a forgiving network hid it. What it told was chosen on the text on which it told it, and half a bit per
-# weight was missing. **Look at an error that the network cannot forgive, before you look at the loss.**
+# weight was missing. **Measure the error of the layer itself before you trust the loss.**
 
 # %% [markdown]
 # ### One block, many times
@@ -1484,7 +1492,7 @@ for row in sorted(share_rows, key=lambda row: (row["file_bytes"] // 100_000, row
     print(f"{row['shape']:38} {row['file_bytes']:9,} bytes, {row['bits']:.3f} bits per character, {row['relative']:+.1%} ({row['low']:+.1%} to {row['high']:+.1%})")
 
 # %% [markdown]
-# *All but the first were trained on for two more passes over the text.* The orange squares are the controls: the same bytes, but a block is used
+# *All but the four blocks were trained on for two more passes over the text.* The orange, hollow squares are the controls: the same bytes, but a block is used
 # *once*. A cross and a square of one column differ in depth alone: that is what depth without weights is worth, after so short a training. The mean of four
 # blocks is the worst start, because no channel of the one block means what it means in another. In a real file both come together: share, then round.
 #
@@ -1555,7 +1563,7 @@ for name, model, size in (("GPT", gpt, core.file_size(gpt)), ("GPT, 3 bits or so
 #
 # - Our models have under a million weights and read characters. Large language models read pieces of words, have outliers by themselves (ours were planted), and
 #   more to spare: what four bits, Wanda or missing layers cost there is in the published tables, not here.
-# - One text, of one kind, cut into windows of 128 characters. All intervals are over windows of its test part. Only sections 3 and 4 repeat over trained models.
+# - One text, of one kind, cut into windows of 128 characters. All intervals are over windows of its test part. Only sections 3 and 5 repeat over trained models.
 # - Heads were scored and removed once. Michel et al. remove them in steps, and retraining helps.
 # - The teacher's text was drawn. Kim and Rush search for the likeliest one. MiniLLM also follows the gradient through the student's choices; here it stops there.
 # - QLoRA here has no paged optimizer and computes in float32. Its adapters were trained for one short pass.

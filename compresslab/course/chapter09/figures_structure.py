@@ -83,7 +83,8 @@ def shared(rows: Sequence[Mapping[str, Any]]) -> Axes:
     for row in rows:
         once, whole = row["shape"].endswith("once"), row["shape"] == "four blocks"
         color, marker = (BLACK, "o") if whole else (ORANGE, "s") if once else (BLUE, "X")
-        ax.plot(row["file_bytes"] / 1e6, row["bits"], color=color, marker=marker, linestyle="none", markersize=9)
+        hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "markersize": 12} if once else {"markersize": 8}
+        ax.plot(row["file_bytes"] / 1e6, row["bits"], color=color, marker=marker, linestyle="none", **hollow)
         left = once or whole
         ax.annotate(row["shape"], (row["file_bytes"] / 1e6, row["bits"]), xytext=(-9 if left else 9, 9 if whole else -3), textcoords="offset points",
                     fontsize=9, ha="right" if left else "left")
