@@ -35,14 +35,14 @@ print(deploy.machine_line(record["machine"]))
 # *engine* can save more than a method does. By the end of the chapter you can explain every symbol.
 #
 # **Time** about three hours for the core exercises. **You need** chapters 01 (masks, removed channels), 02 (int8, folding) and 05 (low rank); 00 has the first stopwatch and the first
-# roofline. **Path**: 1 the clock, 2 the engine, 3 integers, 4 what the machine allows, 5 why it did not get faster, 6 memory and your own file. Sections 1 and 5 can be
-# read for themselves. **In a workshop** do exercises 11.5, 11.7 and 11.10.
+# roofline. **Path**: 1 the clock, 2 the engine, 3 integers, 4 what the machine allows, 5 why it did not get faster, 6 memory, 7 your own file. Section 1 can be read
+# for itself; sections 3 to 6 use the file that section 2 writes, and section 5 the peaks of section 4. **In a workshop** do exercises 11.5, 11.7 and 11.10.
 #
 # Stuck? Open a new cell and run `hint("11.1")`: each call says a little more.
 #
 # ## 1 "I timed it"
 #
-# Every number of this chapter is a time divided by another. So first the clock. This is the machine that you are working on; no time means anything without such a line:
+# Every number of this chapter is a time divided by another. So first the clock. This is the machine that you are working on; no time means anything without such a line. (In brackets: the vector instructions that it has.)
 
 # %%
 machine = deploy.describe_machine()
@@ -152,6 +152,8 @@ for row in load_evidence("11")["settling"]["rows"]:
     print(f"{row['harness']:18} {row['engine']:13} copy {row['copy']} against copy 1: {row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]")
 
 # %% [markdown]
+# Without settling equal networks come out up to 16 % apart, with it at most 1.5 %.
+#
 # ### How sure is a speed-up?
 #
 # Two medians give a ratio. Run the cell again and you get another one. How far from it may the truth be? No formula is at hand for a ratio of medians of columns that go up and down
@@ -478,8 +480,8 @@ figures_engine.stored(table["rows"], {"resnet8": "ResNet-8", "vgg": "VGG-like", 
 # %% [markdown]
 # *Above the line: faster than float, below it: slower; each line of the grid is a factor of two.* Read the figure from left to right. Before convolutions, small weights cost time: the engine has no convolution that decodes, so it writes all
 # float weights out, at every run, and then convolves as before. Before wide matrix products with one input they save time; there is an operation for it, `MatMulNBits`, that
-# decodes inside the product. (By default that operation also rounds its *inputs* to 8 bits: this is the larger difference above. Chapter 09 asked why fewer bits write faster; this is
-# the same effect.) With many inputs at once, little of the gain is left.
+# decodes inside the product. (By default that operation also rounds its *inputs* to 8 bits: this is the larger difference above. The rows *int4, exact* keep them in float. Chapter 09 asked why fewer bits write faster; this is
+# the same effect.) With 32 inputs at once little or nothing of the gain is left.
 #
 # Unpacked, every network is as fast as float, no faster: the download is small, the weights in memory are not. That is often the right choice for a convolutional network
 # when *bytes of the file* are the budget. For speed it needs something else: section 3.
@@ -836,7 +838,8 @@ figures_limits.layers_on_the_roof(panels, peaks[32], bandwidth, cache);
 # %% [markdown]
 # How to read it. The *gap* between a dot and the roof is lost time: calls, layouts, kernels that do not fit the shape. Expect the largest gaps for the smallest layers at
 # batch 1, where a call costs more than its arithmetic. That gap no compression closes, but a compiled graph does, or a batch. A dot *above the black slope* is no miracle: these networks are small, one layer
-# leaves its output in the cache, the next finds it there, and the dotted line is its roof. (A dot above the flat part, too? Then your machine was busier while the peak was measured.)
+# leaves its output in the cache, the next finds it there, and the dotted line is its roof. (A dot above the flat part, too? Then your machine was busier while the peak was measured, or a kernel gets by with fewer
+# multiplications than we count.)
 #
 # **Play** with the batch of the vgg, in floats and in 8 bits: here every layer stands *on* its roof. How many wait for bytes?
 
@@ -846,7 +849,8 @@ widgets.slider(moving, figures_limits.moving_points, name="batch", low=1, high=6
 
 # %% [markdown]
 # With 8 bits two things change: every layer moves to the *right*, four times the MACs per byte, and the flat part is *higher*. A layer on the slope gains from the first, a layer
-# under the flat part from the second. And the ridge moves to the right as well, so int8 makes waiting for bytes *more* common, not less.
+# under the flat part from the second. But the ridge moves to the right as well, by as much as the peak grows. Where that is about four times,
+# as many layers wait for bytes as before: compare the counts in the corners. Where it is more, *more* layers wait.
 #
 # {{question 11.q4}}
 
@@ -956,7 +960,7 @@ for row in recorded:
 figures_limits.promises(recorded);
 
 # %% [markdown]
-# A dot *within* its bar: the layers got faster, some of the rest stayed. *Above*: the rest shrank even more than the layers, or a kernel beats the product of matrices that the peak was measured with. *Below*: even
+# Only two of the fourteen dots lie *within* their bars: the layers got faster, some of the rest stayed. None lies *above*. Twelve lie *below*: even
 # *careful* was not careful enough. Then the change brought work of its own, or left layers that the machine does not handle well. The engine's own profile says which. The resnet8, each form by operation:
 
 # %%
@@ -995,7 +999,8 @@ for row in load_evidence("11")["multiples"]["rows"]:
     print(f"{row['network']:9} in multiples of {row['multiple']:2}: {row['macs']:.2f} of the MACs, {row['gain']:.2f} times faster than the whole [{row['gain_low']:.2f}, {row['gain_high']:.2f}]")
 
 # %% [markdown]
-# With every channel that is worth least removed, wherever it stands, the networks have half of the MACs, and the one takes as long as before, the other longer. **Prune in multiples of the vector.**
+# With every channel that is worth least removed, wherever it stands, the networks have half of the MACs, and the one takes as long as before, the other longer. A part of what the larger multiples gain
+# is fewer MACs, as the column shows. But the mobilenet in multiples of 4 and of 8 has about as many MACs as in multiples of 1, and little more than half of the time. **Prune in multiples of the vector.**
 #
 # So "int8 is 4x" is a statement about one number, the peak, of one machine, for layers that reach it. What a network gets is a sum over its layers. The roofline cannot tell you how fast it *will* be; it tells
 # you what it *cannot* be, which of the two clocks to work on, and, where a dot falls short of it, in which layer to look for the reason.
@@ -1003,7 +1008,7 @@ for row in load_evidence("11")["multiples"]["rows"]:
 # %% [markdown]
 # ## 5 Why did it not get faster?
 #
-# Six patients, all from real complaints. Each had fewer numbers, fewer bits or fewer multiplications, and somebody hoped for a speed-up. First one that seems hopeless to doubt: a sparse product
+# Six patients, some in several forms, all from real complaints. Each had fewer numbers, fewer bits or fewer multiplications, and somebody hoped for a speed-up. First one that seems hopeless to doubt: a sparse product
 # really does multiply only what is not zero.
 #
 # {{prediction 11.p5}}
@@ -1173,7 +1178,7 @@ print(f"one thread; {deploy.machine_line(record['machine'])}")
 figures_clock.speed_table(record["rows"], "vgg");
 
 # %% [markdown]
-# Read it by columns, with your A/A margin in mind. Masks, of either kind: is one of them away from 1? No kernel on this CPU asks for zeros. Methods that leave *dense, smaller* tensors can gain in both engines, if rarely as much as their MACs
+# Read it by columns, with your A/A margin in mind. Masks, of either kind, stay within 5 % of 1, which is no more than equal networks showed in section 1: no kernel on this CPU asks for zeros. Methods that leave *dense, smaller* tensors can gain in both engines, if rarely as much as their MACs
 # promise. Methods that cut a layer into several gain where calls are cheap, in the engine, and where there is enough to do in each call. And int8 needs integer kernels: PyTorch's modules have none here. Where a row contradicts you, `diagnose` it.
 #
 # {{question 11.q5}}
@@ -1278,11 +1283,11 @@ for name, network, shape in (("resnet8", net, (3, 32, 32)), ("vgg", models.load_
     print(f"{name:8} {sum(p.numel() for p in network.parameters()):9,} bytes of weights at 8 bits, RAM at batch 1 {peaks[0]:7,}, at batch 32 {peaks[1]:9,}")
 
 # %% [markdown]
-# The lenet5 has five times the weights of the resnet8, and less than a third of its peak. Weights are many where there are many channels, at the end; activations are many where images are large, in front.
+# The lenet5 has five times the weights of the resnet8, and less than a third of its peak. Weights are many where there are many channels or units, at the end; activations are many where images are large, in front.
 #
 # ### The order is yours
 #
-# A chain leaves no choice. Branches do. `Branches` is a small detector: three branches get wide and then small again, and its code, as one would write it, runs the three wide layers first. Our device has **256 kB** of RAM.
+# A chain leaves no choice. Branches do. `Branches` is a small detector: three branches get wide and then small again, and its code, as one would write it, runs the three wide layers first. Our device has **256 KiB** of RAM, 262,144 bytes.
 
 # %%
 branches = deploy.graph_of(Branches(), Branches.INPUT)
@@ -1388,7 +1393,7 @@ print(f"\nresnet8 in a fresh process on your machine: {mine.peak_bytes / 1e6:.1f
 
 # %% [markdown]
 # For networks of this size the engine is nearly everything: the code of ONNX Runtime and numpy, or of PyTorch, is there before the file is opened. No compression of the network touches that part; another engine does, and that is why
-# microcontrollers have engines of a few ten kilobytes. And look at the codes: a file a quarter of the size, and no smaller a process, for PyTorch decodes the weights to floats before it multiplies. Of the parts that the network is answerable for, compare
+# engines for microcontrollers have only some tens of kilobytes. And look at the codes: a file a quarter of the size, and no smaller a process, for PyTorch decodes the weights to floats before it multiplies. Of the parts that the network is answerable for, compare
 # what *running* adds at batch 1 and at batch 32.
 #
 # ## 7 Your turn: a network for a microcontroller
@@ -1396,7 +1401,7 @@ print(f"\nresnet8 in a fresh process on your machine: {mine.peak_bytes / 1e6:.1f
 # {{exercise 11.12}}
 #
 # The device leaves **16,000 bytes** of flash for the file, **8,192 bytes** of RAM for the activations (8 bits each, in the best order), and time for **900,000 MACs** per image. Bring LeNet-5 there: at most **1.5 points** may be
-# lost against the shipped network on 4,000 freshly drawn ink digits (a file for which so many images cannot tell has it). Save it with `core.save` and set `my_file` to the path. `deploy.fit` says where you are:
+# lost against the shipped network on 4,000 freshly drawn ink digits (a file fails only if so many images show that it lost more). Save it with `core.save` and set `my_file` to the path. `deploy.fit` says where you are:
 
 # %%
 from functools import partial

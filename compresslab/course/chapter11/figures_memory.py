@@ -23,10 +23,10 @@ def over_time(runs: Mapping[str, tuple[Sequence[str], Sequence[int]]], limit: in
                hatch=["//" if o else "" for o in over], edgecolor="black", linewidth=0.6)
         if limit is not None:
             ax.axhline(limit / KB, color="black", linestyle="--", linewidth=1.2)
-            ax.text(len(names) - 0.5, limit / KB, f"{limit // KB} kB", va="bottom", ha="right", fontsize=8)
+            ax.text(len(names) - 0.5, limit / KB, f"{limit // KB} KiB", va="bottom", ha="right", fontsize=8)
         ax.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
         ax.set(title=title)
-    axes[0][0].set(ylabel="live activations (kB)")
+    axes[0][0].set(ylabel="live activations (KiB)")
     return figure
 
 
@@ -38,9 +38,9 @@ def addresses(spans: Sequence[Any], offsets: Mapping[str, int], steps: Sequence[
         width = span.last - span.first + 1
         ax.add_patch(Rectangle((span.first, offsets[span.name] / KB), width, span.size / KB, facecolor=COLORS[i % len(COLORS)],
                                edgecolor="black", linewidth=0.8))
-        if span.size > 0.06 * top:
+        if span.size > 0.05 * top:
             ax.text(span.first + width / 2, (offsets[span.name] + span.size / 2) / KB, span.name, ha="center", va="center", fontsize=7.5)
-    ax.set(xlim=(0, len(steps)), ylim=(0, 1.05 * top / KB), ylabel="address (kB)", title=title)
+    ax.set(xlim=(0, len(steps)), ylim=(0, 1.05 * top / KB), ylabel="address (KiB)", title=title)
     ax.set_xticks([step + 0.5 for step in range(len(steps))], steps, rotation=60, ha="right", fontsize=8)
     ax.grid(False)
     return figure
