@@ -345,7 +345,8 @@ figures_recurrent.curves({"kept": (list(range(1, 321, 8)), (strength.cumsum(0) /
 
 # %% [markdown]
 # Rank alone is a weak method here: compare half the rank with the 4 bits of section 1, which cost less and save far more.
-# (`sequence.project_lstm` is your function, for stacks of LSTMs as well.) But a rank can be trained further, and then be rounded; so can pruned weights and coarse grids. All that in one figure, each step measured on the whole test text:
+# (`sequence.project_lstm` is your function, for stacks of LSTMs as well.) But a rank can be trained further, and then be rounded; so can pruned weights and coarse grids. All that in one figure, each step measured on the whole test text (filled symbols
+# were trained or tuned afterwards, open ones not):
 
 # %%
 trained = [row for name in ("lstm", "lstm rounded, trained", "lstm deep compression", "lstm projected", "lstm ternary") for row in evidence[name]][1:]

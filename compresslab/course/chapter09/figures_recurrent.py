@@ -18,6 +18,9 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7A7A7A"
 GATES = ("input i", "forget f", "candidate g", "output o")
 
 
+FAMILY_NAMES = {"quantization": "fewer bits", "lowrank": "a shorter state", "hybrid": "two methods together"}
+
+
 def opening(families: Mapping[str, Iterable[Mapping[str, Any]]]) -> Axes:
     """Bits per character against file bytes: the chapter's promise.
 
@@ -108,12 +111,20 @@ def trained(rows: Iterable[Mapping[str, Any]], largest: float) -> Axes:
     Args:
         rows: `step`, `file_bytes`, `relative`, `low`, `high` (fractions). largest: bytes of the float32 file.
     """
-    _, ax = plt.subplots(figsize=(7.2, 3.4))
-    for row, marker, color in zip(rows, "osD^vP*X<>", (BLUE, ORANGE, GREEN, GREY, "#CC79A7") * 2):
-        x, y = largest / row["file_bytes"], 100 * row["relative"]
-        ax.errorbar(x, y, [[y - 100 * row["low"]], [100 * row["high"] - y]], marker=marker, color=color, linestyle="", capsize=3, label=row["step"])
-    ax.axhline(3, color="black", linewidth=0.9, linestyle="--", label="goal: at most 3 %")
-    ax.axvline(8, color="black", linewidth=0.9, linestyle=":", label="goal: 8 times smaller")
-    ax.set(xlabel="times smaller than the float32 file", ylabel="more bits per character (%)")
-    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _, ax = plt.subplots(figsize=(8.4, 4.0))
+    seen = set()
+    for row in rows:
+        step, x, y = row["step"], largest / row["file_bytes"], 100 * row["relative"]
+        name = "hybrid" if "4 bits" in step and "projected" in step or "pruned" in step else "lowrank" if "projected" in step else "quantization"
+        color, marker, _ = plots.FAMILIES[name]
+        ax.errorbar(x, y, [[y - 100 * row["low"]], [100 * row["high"] - y]], marker=marker, color=color, linestyle="", capsize=3, markersize=8,
+                    fillstyle="full" if "trained" in step or "tuned" in step else "none", label=None if name in seen else FAMILY_NAMES[name])
+        seen.add(name)
+        above, left = "ternary" in step, "rounded" in step or x > 12
+        ax.annotate(step, (x, y), xytext=(0, 12) if above else (-8 if left else 8, 0), textcoords="offset points", fontsize=8.5,
+                    ha="center" if above else "right" if left else "left", va="bottom" if above else "center")
+    ax.axhline(3, color="black", linewidth=0.9, linestyle="--", label="goal: at most 3 %", zorder=0)
+    ax.axvline(8, color="black", linewidth=0.9, linestyle=":", label="goal: 8 times smaller", zorder=0)
+    ax.set(xlim=(0.5, 17.5), xlabel="times smaller than the float32 file", ylabel="more bits per character (%)")
+    ax.legend(fontsize=8.5, loc="upper left")
     return ax

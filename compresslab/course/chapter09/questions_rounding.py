@@ -29,8 +29,8 @@ QUESTIONS = (
 )
 
 PREDICTIONS = (
-    Prediction(id="9.p2", prompt="3 bits, groups of 32 weights, mean over three networks: rounding to the nearest costs so much more bits per character. How many times smaller is "
-               "what GPTQ costs?", unit="times", log=True),
+    Prediction(id="9.p2", prompt="3 bits, groups of 32 weights, mean over three networks: rounding to the nearest costs some percent more bits per character. How many times fewer "
+               "percent does GPTQ cost?", unit="times", log=True),
     Prediction(id="9.p3", prompt="Half of the weights dropped, mean over three networks: what Wanda costs in bits per character, divided by what magnitude costs. (Below 1, Wanda is "
                "better.)", unit="x", log=True),
 )
