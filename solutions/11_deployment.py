@@ -1008,7 +1008,7 @@ for row in load_evidence("11")["multiples"]["rows"]:
 # %% [markdown]
 # ## 5 Why did it not get faster?
 #
-# Six patients, some in several forms, all from real complaints. Each had fewer numbers, fewer bits or fewer multiplications, and somebody hoped for a speed-up. First one that seems hopeless to doubt: a sparse product
+# Six patients, some in several forms. Each had fewer numbers, fewer bits or fewer multiplications, and somebody hoped for a speed-up. First one that seems hopeless to doubt: a sparse product
 # really does multiply only what is not zero.
 #
 # {{prediction 11.p5}}
